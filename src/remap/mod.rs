@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure logic of dm-remap: no call of the kernel, no memory of its own, no `unsafe`.
+//!
+//! The module and the host's tests and tools compile the same files.
+
+pub mod index;
+pub mod listing;
+pub mod records;
+pub mod resolve;
+pub mod units;
