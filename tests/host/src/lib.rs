@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure logic of dm-remap on the host: the same files as in the module.
+
+pub mod memory;
+#[path = "../../../src/remap/mod.rs"]
+pub mod remap;
