@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# All of it needs root, network for the first time, and Debian 12 or 13; all
+# else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
+
+.PHONY: all demo test bench lint format update-kernel clean help
+
+all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
+	@scripts/build $(KVER)
+
+demo: ## Relocate a failing block in a virtual machine, step by step
+	@scripts/demo
+
+test: ## Run all tests, on the host and in the virtual machine
+	@tests/run
+
+bench: ## Measure the cost of a request by the instruction clock
+	@scripts/bench
+
+lint: ## Check formatting, lints, shell scripts and where unsafe stands
+	@scripts/lint
+
+format: ## Format the Rust code
+	@scripts/lint --format
+
+update-kernel: ## Change to the kernel that is the newest now
+	@scripts/prepare-kernel --update
+
+clean: ## Remove what was built in the checkout
+	rm -rf build
+
+help: ## Print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
