@@ -73,7 +73,7 @@ host_packages() {
 need_packages() {
 	local missing
 	mapfile -t missing < <(missing_packages "$@")
-	[[ ${#missing[@]} -eq 0 ]] || die "this machine lacks the packages ${missing[*]}"
+	[[ ${#missing[@]} -eq 0 ]] || die "this machine lacks these packages: ${missing[*]}"
 }
 
 missing_packages() {
@@ -221,6 +221,14 @@ in_toolchain() {
 	else
 		LC_ALL=C.UTF-8 "$@"
 	fi
+}
+
+# host_cargo COMMAND ARGUMENT...: cargo for the crates that run on the host.  It takes other
+# crates from Debian's packages in the tool chain's chroot, never from a network.
+host_cargo() {
+	in_toolchain env CARGO_TARGET_DIR="$TOP/build/host" cargo "$1" --offline \
+		--config 'source.crates-io.replace-with="debian"' \
+		--config 'source.debian.directory="/usr/share/cargo/registry"' "${@:2}"
 }
 
 # kernel_make KERNEL ARGUMENT...: make in the source of the kernel KERNEL (a folder
