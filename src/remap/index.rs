@@ -5,12 +5,14 @@
 //! The index has two parts. The *summary* is a bitmap with one bit for each region of main, set
 //! when a block of the region may be relocated: it answers nearly every request to a healthy block
 //! with a few instructions, and is small enough to stay in the processor's cache. The *words* are
-//! a hash table with open addressing and linear probing. A word is the slot alone: the block is
-//! not in it but in the slot's record, with which a search compares, so a relocation costs
-//! 4 bytes at a load between 0.64 and 0.8.
+//! a hash table with open addressing and linear probing. A word names the slot: the block is not
+//! in it but in the slot's record, with which a search compares, so a relocation costs 4 bytes at
+//! a load between 0.64 and 0.8. What the number of the slot leaves of its 27 bits, because the
+//! spares are smaller, holds a *tag*, some bits of the block's hash: a search goes past nearly
+//! all words of other blocks without a look at their records, which are not in the cache.
 //!
 //! ```text
-//! word   bit 31: moving   bits 30..0: slot + 1      0: never used      0x7fff_ffff: removed
+//! bit 31: moving   bits 30..27: spare + 1   bits 26..0: tag, slot      0: never used   1: removed
 //! ```
 //!
 //! The index cannot grow in place. When [`Index::insert`] says [`InsertError::Full`], the writer
@@ -76,8 +78,8 @@ use super::units::SlotCounter;
 /// A word that was never used: a search ends here.
 const EMPTY: u32 = 0;
 
-/// A word whose block was removed: a search goes on. No slot has this number.
-const REMOVED: u32 = 0x7fff_ffff;
+/// A word whose block was removed: a search goes on. It names no slot, as its spare is missing.
+const REMOVED: u32 = 1;
 
 /// The bit that marks the block of a word as moving.
 const MOVING: u32 = 1 << 31;
@@ -103,19 +105,31 @@ pub struct Sizes {
     main: Sectors,
     /// The unit of relocation.
     block_size: BlockSize,
+    /// The most slots that a spare has.
+    slots: SlotCount,
     /// The number of words of the hash table.
     words: usize,
     /// The number of words of the summary.
     summary: usize,
     /// The binary logarithm of the number of sectors in a region; at least that of a block.
     region_shift: u32,
+    /// The bits of a word that have the tag: those that the number of no slot needs.
+    tag_mask: u32,
+    /// The bits of a word that have the slot.
+    slot_mask: u32,
 }
 
 impl Sizes {
-    /// The sizes of an index with room for `capacity` relocations of a main of `main` sectors.
+    /// The sizes of an index with room for `capacity` relocations of a main of `main` sectors to
+    /// spares that have at most `slots` slots each.
     ///
     /// [`None`] when main is empty or has more than 2^32 blocks.
-    pub fn new(main: Sectors, block_size: BlockSize, capacity: SlotCount) -> Option<Self> {
+    pub fn new(
+        main: Sectors,
+        block_size: BlockSize,
+        slots: SlotCount,
+        capacity: SlotCount,
+    ) -> Option<Self> {
         block_size.last_block(main)?;
         let capacity = u64::from(capacity.0);
         // A load of 0.8 is five words for four relocations.
@@ -124,6 +138,8 @@ impl Sizes {
         let bits = by_capacity
             .max(main.0 / SECTORS_PER_BIT)
             .max(u64::from(BITS));
+        let number_mask = highest_with_bits_of(slots.0.saturating_sub(1)) & Slot::NUMBER_MASK;
+        let tag_mask = Slot::NUMBER_MASK & !number_mask;
         let mut region_shift = block_size.shift();
         while regions(main, region_shift) > bits {
             region_shift = region_shift.checked_add(1)?;
@@ -131,9 +147,12 @@ impl Sizes {
         Some(Self {
             main,
             block_size,
+            slots,
             words: usize::try_from(words).ok()?,
             summary: usize::try_from(regions(main, region_shift).div_ceil(BITS.into())).ok()?,
             region_shift,
+            tag_mask,
+            slot_mask: !(tag_mask | MOVING),
         })
     }
 
@@ -145,6 +164,14 @@ impl Sizes {
     /// How many words the summary has, 8 bytes each.
     pub const fn summary(&self) -> usize {
         self.summary
+    }
+}
+
+/// The highest number that has no more bits than `number`.
+const fn highest_with_bits_of(number: u32) -> u32 {
+    match u32::MAX.checked_shr(number.leading_zeros()) {
+        Some(highest) => highest,
+        None => 0,
     }
 }
 
@@ -183,8 +210,9 @@ pub enum InsertError {
     Present,
     /// The block lies beyond the end of main.
     BeyondMain,
-    /// The chunk with the record of the slot was not made.
-    NoRecord,
+    /// The slot is beyond those that the index was made for, or the chunk with its record was not
+    /// made.
+    UnknownSlot,
 }
 
 /// The index; see the module's documentation.
@@ -245,7 +273,10 @@ where
     pub fn next_sizes(&self) -> Option<Sizes> {
         let used = self.used().0;
         let capacity = used.checked_add(used / 4)?.checked_add(SPARE_ROOM)?;
-        Sizes::new(self.sizes.main, self.sizes.block_size, SlotCount(capacity))
+        let Sizes {
+            main, block_size, ..
+        } = self.sizes;
+        Sizes::new(main, block_size, self.sizes.slots, SlotCount(capacity))
     }
 
     /// Whether one of the sectors from `first` to `last`, both included, may be in a relocated
@@ -295,61 +326,88 @@ where
         first.0.wrapping_shr(self.sizes.region_shift)
     }
 
-    /// Where the search for `block` begins: below the number of words.
+    /// Where the search for `block` begins, below the number of words, and the tag of its word.
     #[inline]
-    fn home(&self, block: Block) -> usize {
+    fn home_and_tag(&self, block: Block) -> (usize, u32) {
         // The finaliser of a 64-bit mix: the first product depends on the seed, its upper half is
-        // folded into the lower one, and the second spreads it over the upper half.
+        // folded into the lower one, and the second spreads it over the upper half again.
         let product = u64::from(block.0).wrapping_mul(self.multiplier);
-        let folded = product ^ (product >> 32);
-        let hash = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // `hash / 2^32` is the part of the table before the place. There are less than 2^32 words.
-        (hash.wrapping_mul(self.words.len() as u64) >> 32) as usize
+        let hash = (product ^ (product >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The upper half is which part of the table lies before the home, in units of 2^-32. There
+        // are less than 2^32 words.
+        let home = ((hash >> 32).wrapping_mul(self.words.len() as u64) >> 32) as usize;
+        // The lower half has had no say in that.
+        (home, hash as u32 & self.sizes.tag_mask)
     }
 
-    /// The place after `at`.
+    /// The slot that `word` names; [`None`] when it names none.
     #[inline]
-    fn after(&self, at: usize) -> usize {
-        let next = at.wrapping_add(1);
-        if next < self.words.len() {
-            next
-        } else {
-            0
+    fn slot_of(&self, word: u32) -> Option<Slot> {
+        Slot::unpack(word & self.sizes.slot_mask)
+    }
+
+    /// Looks for `block` where it is most of the time: between its home and the last word. This is
+    /// [`Self::find`] without what is rarely needed.
+    #[inline]
+    pub(super) fn find_near<R: Records + ?Sized>(&self, records: &R, block: Block) -> Search {
+        let (home, tag) = self.home_and_tag(block);
+        self.search(records, block, tag, home)
+    }
+
+    /// Looks for `block`, the word of which has this tag, from the word at `from` to the last one.
+    #[inline]
+    fn search<R: Records + ?Sized>(
+        &self,
+        records: &R,
+        block: Block,
+        tag: u32,
+        from: usize,
+    ) -> Search {
+        let mut rest = self.words.get(from..).unwrap_or_default().iter();
+        while let Some(word) = rest.next() {
+            let word = word.load(Acquire);
+            if word == EMPTY {
+                return Search::Nowhere;
+            }
+            if word & self.sizes.tag_mask != tag {
+                continue;
+            }
+            let Some(slot) = self.slot_of(word) else {
+                continue;
+            };
+            let Some(chunk) = records.chunk_of(slot) else {
+                continue;
+            };
+            if chunk.block(slot.number()) == block {
+                let live = chunk.live(slot.number());
+                let at = self.words.len().wrapping_sub(rest.len()).wrapping_sub(1);
+                return Search::Here {
+                    at,
+                    found: Found {
+                        slot,
+                        live,
+                        moving: word & MOVING != 0,
+                    },
+                };
+            }
         }
+        Search::NotToTheEnd
     }
 
     /// The place of the word of `block`, and what it says.
-    #[inline]
     fn locate<R: Records + ?Sized>(&self, records: &R, block: Block) -> Option<(usize, Found)> {
-        let mut at = self.home(block);
-        // A word that was never used ends the search long before; the count only bounds it.
-        for _ in 0..self.words.len() {
-            let word = self.words.get(at)?.load(Acquire);
-            if word == EMPTY {
-                return None;
-            }
-            if let Some(slot) = slot_of(word) {
-                if let Some(chunk) = records.chunk_of(slot) {
-                    if chunk.block(slot.number()) == block {
-                        let live = chunk.live(slot.number());
-                        return Some((
-                            at,
-                            Found {
-                                slot,
-                                live,
-                                moving: word & MOVING != 0,
-                            },
-                        ));
-                    }
-                }
-            }
-            at = self.after(at);
+        let (home, tag) = self.home_and_tag(block);
+        let search = match self.search(records, block, tag, home) {
+            Search::NotToTheEnd => self.search(records, block, tag, 0),
+            ended => ended,
+        };
+        match search {
+            Search::Here { at, found } => Some((at, found)),
+            Search::Nowhere | Search::NotToTheEnd => None,
         }
-        None
     }
 
     /// Where `block` lives, when it is relocated.
-    #[inline]
     pub fn find<R: Records + ?Sized>(&self, records: &R, block: Block) -> Option<Found> {
         self.locate(records, block).map(|(_, found)| found)
     }
@@ -393,40 +451,46 @@ where
         slot: Slot,
         moving: bool,
     ) -> Result<(), InsertError> {
-        let chunk = records.chunk_of(slot).ok_or(InsertError::NoRecord)?;
-        let block = chunk.block(slot.number());
+        let block = self
+            .block_in(records, slot)
+            .ok_or(InsertError::UnknownSlot)?;
         if self.sizes.block_size.first_sector(block).0 >= self.sizes.main.0 {
             return Err(InsertError::BeyondMain);
         }
         if self.find(records, block).is_some() {
             return Err(InsertError::Present);
         }
-        let (word, reused) = self.vacant_word(block).ok_or(InsertError::Full)?;
-        self.set_region(self.region_of(block));
-        word.store(word_of(slot, moving), Release);
-        self.used.increment();
-        if reused {
+        let (home, tag) = self.home_and_tag(block);
+        let (before, from) = self.words.split_at_checked(home).unwrap_or_default();
+        let vacant = |word: &&AtomicU32| matches!(word.load(Relaxed), EMPTY | REMOVED);
+        let word = from
+            .iter()
+            .chain(before)
+            .find(vacant)
+            .ok_or(InsertError::Full)?;
+        if word.load(Relaxed) == REMOVED {
             self.removed.decrement();
+        } else if self.is_full() {
+            return Err(InsertError::Full);
         }
+        self.set_region(self.region_of(block));
+        word.store(word_of(slot, tag, moving), Release);
+        self.used.increment();
         Ok(())
     }
 
-    /// The first word on the way of a search for `block` that may be taken, and whether it is a
-    /// removed one; [`None`] when that would make the index fuller than it may be.
-    fn vacant_word(&self, block: Block) -> Option<(&AtomicU32, bool)> {
+    /// Whether so many words are taken that searches would become too long with one more.
+    fn is_full(&self) -> bool {
         let taken = self.used().saturating_add(self.removed.get());
-        // Less than 2^32 words, so four times that fits.
-        let limit = (self.words.len() as u64).wrapping_mul(4) / 5;
-        let mut at = self.home(block);
-        for _ in 0..self.words.len() {
-            let word = self.words.get(at)?;
-            match word.load(Relaxed) {
-                REMOVED => return Some((word, true)),
-                EMPTY => return (u64::from(taken.0) < limit).then_some((word, false)),
-                _ => at = self.after(at),
-            }
-        }
-        None
+        // There are less than 2^32 words, so four times their number fits.
+        u64::from(taken.0) >= (self.words.len() as u64).wrapping_mul(4) / 5
+    }
+
+    /// The block that the record of `slot` names; [`None`] when the index was not made for that
+    /// slot, or the record is missing.
+    fn block_in<R: Records + ?Sized>(&self, records: &R, slot: Slot) -> Option<Block> {
+        let chunk = records.chunk_of(slot)?;
+        (slot.number().get() < self.sizes.slots.0).then(|| chunk.block(slot.number()))
     }
 
     /// Sets the bit of `region`.
@@ -442,41 +506,43 @@ where
     /// Only the writer calls this, and waits for a grace period and for the requests that were
     /// sent on before it touches the block's data or its record.
     pub fn set_moving<R: Records + ?Sized>(&self, records: &R, block: Block) -> Option<Found> {
-        self.store(records, block, |found| word_of(found.slot, true))
+        self.store(records, block, None, true)
     }
 
     /// Ends what [`Self::set_moving`] began; [`None`] when `block` is not relocated.
     ///
     /// Only the writer calls this, after the record says how things are now.
     pub fn clear_moving<R: Records + ?Sized>(&self, records: &R, block: Block) -> Option<Found> {
-        self.store(records, block, |found| word_of(found.slot, false))
+        self.store(records, block, None, false)
     }
 
     /// Gives a relocated block another slot, the record of which names it, and returns what was
-    /// known of it before; [`None`] when the record is missing or its block is not relocated.
+    /// known of it before; [`None`] when the slot is unknown or its block is not relocated.
     ///
-    /// Only the writer calls this. A block whose word is changed must be marked as moving, unless
-    /// both slots hold the same data and have the same live mask. The former slot may be filled
-    /// again after a grace period.
+    /// Only the writer calls this. The block must be marked as moving before and have been drained,
+    /// unless both slots hold the same data and the same live mask, and nothing is written to
+    /// either until after a grace period. The former slot may be filled again after one, too.
     pub fn replace<R: Records + ?Sized>(
         &self,
         records: &R,
         slot: Slot,
         moving: bool,
     ) -> Option<Found> {
-        let block = records.chunk_of(slot)?.block(slot.number());
-        self.store(records, block, |_| word_of(slot, moving))
+        self.store(records, self.block_in(records, slot)?, Some(slot), moving)
     }
 
-    /// Changes the word of `block` to what `change` makes of it.
+    /// Changes the word of `block`: its slot, if there is another one, and its mark.
     fn store<R: Records + ?Sized>(
         &self,
         records: &R,
         block: Block,
-        change: impl FnOnce(&Found) -> u32,
+        slot: Option<Slot>,
+        moving: bool,
     ) -> Option<Found> {
         let (at, found) = self.locate(records, block)?;
-        self.words.get(at)?.store(change(&found), Release);
+        let word = self.words.get(at)?;
+        let tag = word.load(Relaxed) & self.sizes.tag_mask;
+        word.store(word_of(slot.unwrap_or(found.slot), tag, moving), Release);
         Some(found)
     }
 
@@ -489,30 +555,28 @@ where
         self.words.get(at)?.store(REMOVED, Release);
         self.used.decrement();
         self.removed.increment();
-        self.clean_before(self.after(at));
+        self.clean(at);
         Some(found)
     }
 
-    /// Makes the removed words right before `end` never-used ones, when `end` was never used.
-    fn clean_before(&self, end: usize) {
-        let is = |at: usize, value| self.words.get(at).is_some_and(|w| w.load(Relaxed) == value);
-        if !is(end, EMPTY) {
+    /// Makes the removed words up to `at`, which is removed, never-used ones when the word after
+    /// them was never used.
+    fn clean(&self, at: usize) {
+        let (before, from) = self.words.split_at_checked(at + 1).unwrap_or_default();
+        let mut following = from.iter().chain(before);
+        if following
+            .next()
+            .is_none_or(|next| next.load(Relaxed) != EMPTY)
+        {
             return;
         }
-        let mut at = self.before(end);
-        while is(at, REMOVED) {
-            if let Some(word) = self.words.get(at) {
-                word.store(EMPTY, Release);
-            }
+        for word in following
+            .rev()
+            .take_while(|word| word.load(Relaxed) == REMOVED)
+        {
+            word.store(EMPTY, Release);
             self.removed.decrement();
-            at = self.before(at);
         }
-    }
-
-    /// The place before `at`.
-    fn before(&self, at: usize) -> usize {
-        at.checked_sub(1)
-            .unwrap_or(self.words.len().saturating_sub(1))
     }
 
     /// Inserts all blocks of this index into `new`, marked as moving where they are here.
@@ -529,7 +593,7 @@ where
     ) -> Result<(), InsertError> {
         for word in self.words.iter() {
             let word = word.load(Relaxed);
-            if let Some(slot) = slot_of(word) {
+            if let Some(slot) = self.slot_of(word) {
                 new.insert(records, slot, word & MOVING != 0)?;
             }
         }
@@ -537,25 +601,23 @@ where
     }
 }
 
-/// The word that says that a block is in `slot`.
-#[inline]
-const fn word_of(slot: Slot, moving: bool) -> u32 {
-    // The number of a slot is below 2^31 - 1, so one more fits into the 31 bits, and is `REMOVED`
-    // for no slot.
-    let word = slot.packed() + 1;
-    if moving {
-        word | MOVING
-    } else {
-        word
-    }
+/// What came of a search.
+pub(super) enum Search {
+    /// The block is relocated.
+    Here {
+        /// The place of its word.
+        at: usize,
+        /// What the word and the record say.
+        found: Found,
+    },
+    /// The block is not relocated.
+    Nowhere,
+    /// The search reached the last word; that of the block may be among those before its home.
+    NotToTheEnd,
 }
 
-/// The slot that `word` names; [`None`] when it names none.
+/// The word that says that a block with this tag is in `slot`.
 #[inline]
-const fn slot_of(word: u32) -> Option<Slot> {
-    match word & !MOVING {
-        EMPTY => None,
-        // The number of no slot is as high as that of a removed word.
-        number => Slot::from_packed(number - 1),
-    }
+const fn word_of(slot: Slot, tag: u32, moving: bool) -> u32 {
+    slot.packed() | tag | if moving { MOVING } else { 0 }
 }

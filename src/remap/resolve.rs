@@ -14,10 +14,11 @@ use core::ops::Deref;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 
-use super::index::Found;
 use super::index::Index;
+use super::index::Search;
 use super::records::Records;
 use super::units::Block;
+use super::units::BlockSize;
 use super::units::LiveMask;
 use super::units::Offset;
 use super::units::Sector;
@@ -107,6 +108,59 @@ where
     R: Records + ?Sized,
     L: Layouts + ?Sized,
 {
+    match simple_place(index, records, layouts, start, len) {
+        Some(place) => Piece { place, len },
+        None => first_piece(index, records, layouts, start, len, direction),
+    }
+}
+
+/// The place of a request that is all in one block and either all on main, because the block is
+/// not relocated, or all on a spare. That is nearly every request for which this is asked; for any
+/// other one the answer is [`None`].
+#[inline]
+fn simple_place<W, S, R, L>(
+    index: &Index<W, S>,
+    records: &R,
+    layouts: &L,
+    start: Sector,
+    len: Sectors,
+) -> Option<Place>
+where
+    W: Deref<Target = [AtomicU32]>,
+    S: Deref<Target = [AtomicU64]>,
+    R: Records + ?Sized,
+    L: Layouts + ?Sized,
+{
+    let size = index.block_size();
+    let offset = size.offset_of(start);
+    if size.in_block(offset, len) < len {
+        return None;
+    }
+    match index.find_near(records, size.block_of(start)?) {
+        Search::Here { found, .. } if !found.moving && found.live.live_run(offset) >= len => {
+            Some(live_place(size, layouts, found.slot, offset))
+        }
+        Search::Nowhere => Some(Place::Main),
+        _ => None,
+    }
+}
+
+/// The first piece of any request; see [`resolve`].
+#[inline(never)]
+fn first_piece<W, S, R, L>(
+    index: &Index<W, S>,
+    records: &R,
+    layouts: &L,
+    start: Sector,
+    len: Sectors,
+    direction: Direction,
+) -> Piece
+where
+    W: Deref<Target = [AtomicU32]>,
+    S: Deref<Target = [AtomicU64]>,
+    R: Records + ?Sized,
+    L: Layouts + ?Sized,
+{
     let size = index.block_size();
     let Some(block) = size.block_of(start) else {
         return Piece {
@@ -121,10 +175,7 @@ where
         };
     };
     let offset = size.offset_of(start);
-    let in_block = Sectors(
-        len.0
-            .min(size.sectors().0.wrapping_sub(offset.get().into())),
-    );
+    let in_block = size.in_block(offset, len);
     if found.moving {
         return Piece {
             place: Place::Moving,
@@ -133,40 +184,45 @@ where
     }
     let live = live_part(found.live, offset, in_block, direction);
     if live == Sectors::ZERO {
-        let len = match direction {
-            Direction::Read => Sectors(found.live.dead_run(offset).0.min(in_block.0)),
-            Direction::Write => in_block,
-        };
         return Piece {
             place: Place::Dead { slot: found.slot },
-            len,
+            len: match direction {
+                Direction::Read => found.live.dead_run(offset).min(in_block),
+                Direction::Write => in_block,
+            },
         };
     }
-    let spare = found.slot.spare();
-    let sector = layouts
-        .data_start(spare)
-        .and_then(|data| data.checked_add(size.slot_offset(found.slot.number())))
-        .and_then(|slot| slot.checked_add(Sectors(offset.get().into())));
-    let Some(sector) = sector else {
-        return Piece {
-            place: Place::Missing { spare },
-            len: live,
-        };
-    };
-    let len = if live == in_block && in_block < len {
-        live_run(index, records, block, found, in_block, len, direction)
-    } else {
-        live
-    };
+    let place = live_place(size, layouts, found.slot, offset);
+    let goes_on = live == in_block && matches!(place, Place::Spare { .. });
     Piece {
-        place: Place::Spare { spare, sector },
-        len,
+        place,
+        len: if goes_on {
+            live_run(index, records, block, found.slot, live, len, direction)
+        } else {
+            live
+        },
+    }
+}
+
+/// Where the live sector at `offset` of the block in `slot` is.
+#[inline]
+fn live_place<L: Layouts + ?Sized>(
+    size: BlockSize,
+    layouts: &L,
+    slot: Slot,
+    offset: Offset,
+) -> Place {
+    let spare = slot.spare();
+    let before = Sectors(size.slot_offset(slot.number()).0 | u64::from(offset.get()));
+    // No layout puts a slot beyond 2^64 sectors.
+    match (layouts.data_start(spare)).and_then(|data_start| data_start.checked_add(before)) {
+        Some(sector) => Place::Spare { spare, sector },
+        None => Place::Missing { spare },
     }
 }
 
 /// How many of the `in_block` sectors from `offset` on of a block with the mask `live` can go to
 /// the spare: those of a read up to the first that cannot, and those of a write all or none.
-#[inline]
 fn live_part(live: LiveMask, offset: Offset, in_block: Sectors, direction: Direction) -> Sectors {
     let run = live.live_run(offset);
     if run >= in_block {
@@ -181,12 +237,12 @@ fn live_part(live: LiveMask, offset: Offset, in_block: Sectors, direction: Direc
 
 /// How many of the `len` sectors of a request follow each other on one spare.
 ///
-/// The first `run` do: they reach to the end of `block`, which was found in `found`.
+/// The first `run` do: they reach to the end of `block`, which is in `slot`.
 fn live_run<W, S, R>(
     index: &Index<W, S>,
     records: &R,
     mut block: Block,
-    found: Found,
+    mut slot: Slot,
     mut run: Sectors,
     len: Sectors,
     direction: Direction,
@@ -197,7 +253,6 @@ where
     R: Records + ?Sized,
 {
     let whole = index.block_size().sectors();
-    let mut slot = found.slot;
     while run < len {
         let (Some(next_block), Some(next_slot)) = (block.next(), slot.next()) else {
             break;
@@ -219,9 +274,8 @@ where
     run
 }
 
-/// How many of the `len` sectors from `start` on lie before the next relocated block.
-///
-/// `start` is in `block`, which is not relocated.
+/// How many of the `len` sectors from `start` on lie before the next relocated block. `block`,
+/// which `start` is in, is not relocated.
 fn healthy_run<W, S, R>(
     index: &Index<W, S>,
     records: &R,
@@ -238,9 +292,8 @@ where
     let last = Sector(start.0.saturating_add(len.0.saturating_sub(1)));
     // No block beyond the last one that can be addressed is relocated.
     let last = size.block_of(last).unwrap_or(Block(u32::MAX));
-    let next = block
-        .next()
-        .and_then(|next| index.next_relocated(records, next, last));
-    let before = next.and_then(|(next, _)| start.up_to(size.first_sector(next)));
-    before.unwrap_or(len)
+    let next = block.next();
+    let relocated = next.and_then(|next| index.next_relocated(records, next, last));
+    let healthy = relocated.and_then(|(block, _)| start.up_to(size.first_sector(block)));
+    healthy.unwrap_or(len)
 }

@@ -160,6 +160,17 @@ impl BlockSize {
         Offset((sector.0 & self.sectors().0.wrapping_sub(1)) as u8 & 63)
     }
 
+    /// How many of the `count` sectors from `offset` on are in the same block.
+    #[inline]
+    pub const fn in_block(self, offset: Offset, count: Sectors) -> Sectors {
+        let room = self.sectors().0.wrapping_sub(offset.0 as u64);
+        if count.0 < room {
+            count
+        } else {
+            Sectors(room)
+        }
+    }
+
     /// The first sector of `block`.
     #[inline]
     pub const fn first_sector(self, block: Block) -> Sector {
@@ -228,9 +239,8 @@ impl SpareIndex {
 pub struct SlotNumber(u32);
 
 impl SlotNumber {
-    /// The most slots that a spare can have, 2^27 - 1: slot and spare share 31 bits, and no pair
-    /// may have all of them set.
-    pub const MAX_COUNT: u32 = (1 << Slot::NUMBER_BITS) - 1;
+    /// The most slots that a spare can have, 2^27 - 1: the number and the spare share 31 bits.
+    pub const MAX_COUNT: u32 = Slot::NUMBER_MASK;
 
     /// Slot `number` of a spare; [`None`] from [`Self::MAX_COUNT`] on.
     #[inline]
@@ -311,58 +321,72 @@ impl Default for SlotCounter {
 ///
 /// # Invariants
 ///
-/// The low 27 bits are a [`SlotNumber`], the rest a [`SpareIndex`], so the value is at most
-/// 15 * 2^27 - 2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The low 27 bits are a [`SlotNumber`], and the rest is one more than a [`SpareIndex`], so bit 31
+/// is clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u32);
 
 impl Slot {
     /// How many bits the number of a slot on its spare takes.
     const NUMBER_BITS: u32 = 27;
 
+    /// The bits of the number of a slot on its spare.
+    pub(super) const NUMBER_MASK: u32 = (1 << Self::NUMBER_BITS) - 1;
+
+    /// The first slot of the first spare.
+    pub const FIRST: Self = Self::new(SpareIndex::FIRST, SlotNumber(0));
+
     /// Slot `number` of spare `spare`.
     #[inline]
     pub const fn new(spare: SpareIndex, number: SlotNumber) -> Self {
-        // INVARIANT: Both parts are in range by their types.
-        Self((spare.0 as u32) << Self::NUMBER_BITS | number.0)
+        // INVARIANT: Both parts are in range by their types. The sum is at most 15.
+        Self((spare.0 as u32).wrapping_add(1) << Self::NUMBER_BITS | number.0)
     }
 
-    /// The slot that [`Self::packed`] gave as a number; [`None`] when no slot has that number.
-    #[inline]
-    pub const fn from_packed(packed: u32) -> Option<Self> {
-        // `MAX_COUNT` is the mask of the number, and the one value that a number may not take.
-        let number = packed & SlotNumber::MAX_COUNT;
-        let spare = packed >> Self::NUMBER_BITS;
-        if number == SlotNumber::MAX_COUNT || spare >= MAX_SPARES as u32 {
-            return None;
-        }
-        // INVARIANT: Both parts were just compared with their bounds.
-        Some(Self(packed))
-    }
-
-    /// The slot as one number below 2^31 - 1.
+    /// The slot as one number, not zero and below 2^31.
     #[inline]
     pub const fn packed(self) -> u32 {
         self.0
     }
 
+    /// The slot that [`Self::packed`] gave as `packed`; [`None`] when that is another number below
+    /// 2^27, which no slot is packed as.
+    #[inline]
+    pub(super) const fn unpack(packed: u32) -> Option<Self> {
+        if packed >> Self::NUMBER_BITS == 0 {
+            None
+        } else {
+            // INVARIANT: The number was made of a valid slot, as the caller says.
+            Some(Self(packed))
+        }
+    }
+
     /// The spare.
     #[inline]
     pub const fn spare(self) -> SpareIndex {
-        SpareIndex((self.0 >> Self::NUMBER_BITS) as u8)
+        SpareIndex((self.0 >> Self::NUMBER_BITS).wrapping_sub(1) as u8)
     }
 
     /// The number on the spare.
     #[inline]
     pub const fn number(self) -> SlotNumber {
-        SlotNumber(self.0 & SlotNumber::MAX_COUNT)
+        SlotNumber(self.0 & Self::NUMBER_MASK)
     }
 
-    /// The slot whose data follows right after this one's; [`None`] when it would be on another
-    /// spare.
+    /// The slot whose data follows right after this one's; [`None`] after the last that a spare
+    /// can have.
     #[inline]
     pub const fn next(self) -> Option<Self> {
-        Self::from_packed(self.0.wrapping_add(1))
+        match SlotNumber::new(self.number().0.wrapping_add(1)) {
+            Some(next) => Some(Self::new(self.spare(), next)),
+            None => None,
+        }
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::FIRST
     }
 }
 
