@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Slot pages and witness pages: what the slots of a spare hold.
+//!
+//! The format is that of `docs/metadata.md`.
+
+use super::geometry::EntryIndex;
+use super::geometry::PageNumber;
+use super::geometry::PAGE_BYTES;
+use super::geometry::SLOTS_PER_PAGE;
+use super::page::is_zero;
+use super::page::put;
+use super::page::take;
+use super::page::Damage;
+use super::page::Page;
+use super::page::HEADER_BYTES;
+use super::records::Record;
+use super::units::Block;
+use super::units::BlockSize;
+use super::units::LiveMask;
+use super::units::Sectors;
+use super::units::SlotCount;
+use super::units::SlotNumber;
+use super::units::SlotState;
+use super::units::UnixTime;
+
+/// Bytes in an entry.
+const ENTRY_BYTES: usize = 24;
+
+const LIVE_AT: usize = 0;
+const TIME_AT: usize = 8;
+const BLOCK_AT: usize = 16;
+const STATE_AT: usize = 20;
+const RESERVED_AT: usize = 21;
+
+const _: () = assert!(HEADER_BYTES + SLOTS_PER_PAGE as usize * ENTRY_BYTES == PAGE_BYTES);
+
+/// The size of main, in blocks: what an entry is checked against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The unit of relocation.
+    pub block_size: BlockSize,
+    /// The size of main.
+    pub main_sectors: Sectors,
+}
+
+impl Extent {
+    /// The live mask of `block` when every one of its sectors lives on the spare: fewer than a
+    /// whole block at the end of main, and none beyond it.
+    pub const fn all_live(&self, block: Block) -> LiveMask {
+        LiveMask::first(self.block_size.sectors_of(block, self.main_sectors))
+    }
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotEntry {
+    /// Nothing: it may be given out.
+    Free,
+    /// A block of main.
+    InUse(Record),
+    /// Nothing, and never again: its place on the spare is bad.
+    Retired,
+}
+
+/// Makes every slot of the page free. The header is [`seal`](super::page::seal)'s.
+pub fn clear(page: &mut Page) {
+    *page = [0; PAGE_BYTES];
+}
+
+/// Writes entry `at`. The page must be sealed afterwards.
+pub fn set_entry(page: &mut Page, at: EntryIndex, entry: SlotEntry) {
+    let (state, record) = match entry {
+        SlotEntry::Free => (SlotState::Free, None),
+        SlotEntry::InUse(record) => (SlotState::InUse(record.cause), Some(record)),
+        SlotEntry::Retired => (SlotState::Retired, None),
+    };
+    let mut bytes = [0; ENTRY_BYTES];
+    if let Some(record) = record {
+        put(&mut bytes, LIVE_AT, record.live.0.to_le_bytes());
+        put(&mut bytes, TIME_AT, u64::from(record.time.0).to_le_bytes());
+        put(&mut bytes, BLOCK_AT, record.block.0.to_le_bytes());
+    }
+    put(&mut bytes, STATE_AT, [state.code()]);
+    put(page, entry_offset(at), bytes);
+}
+
+/// Reads entry `at` of a page that was found good.
+///
+/// # Errors
+///
+/// [`Damage::Content`] when the entry is one that no writer makes for a main of this `extent`.
+pub fn entry(page: &Page, at: EntryIndex, extent: &Extent) -> Result<SlotEntry, Damage> {
+    let bytes: [u8; ENTRY_BYTES] = take(page, entry_offset(at));
+    let state = SlotState::from_code(bytes[STATE_AT]).ok_or(Damage::Content("slot state"))?;
+    let cause = match state {
+        SlotState::InUse(cause) => cause,
+        SlotState::Free | SlotState::Retired => {
+            if !is_zero(&bytes[..STATE_AT]) || !is_zero(&bytes[RESERVED_AT..]) {
+                return Err(Damage::Content(
+                    "slot entry: it holds nothing but is not zero",
+                ));
+            }
+            return Ok(if state == SlotState::Free {
+                SlotEntry::Free
+            } else {
+                SlotEntry::Retired
+            });
+        }
+    };
+    if !is_zero(&bytes[RESERVED_AT..]) {
+        return Err(Damage::Content("reserved byte in a slot entry"));
+    }
+    let block = Block(u32::from_le_bytes(take(&bytes, BLOCK_AT)));
+    let live = LiveMask(u64::from_le_bytes(take(&bytes, LIVE_AT)));
+    let time = u32::try_from(u64::from_le_bytes(take(&bytes, TIME_AT)))
+        .map_err(|_| Damage::Content("relocation time"))?;
+    let all = extent.all_live(block);
+    if all == LiveMask::EMPTY {
+        return Err(Damage::Content(
+            "block number: it lies beyond the end of main",
+        ));
+    }
+    if !all.contains(live) {
+        return Err(Damage::Content(
+            "live mask: it has a sector beyond the block",
+        ));
+    }
+    Ok(SlotEntry::InUse(Record {
+        block,
+        live,
+        time: UnixTime(time),
+        cause,
+    }))
+}
+
+/// Reads all entries of page `number`, which was found good, of a spare that has `slots` slots:
+/// each slot with what it holds, in order.
+///
+/// An item is an error as with [`entry`], or when a slot beyond the last one is not free.
+pub fn entries<'a>(
+    page: &'a Page,
+    number: PageNumber,
+    slots: SlotCount,
+    extent: &'a Extent,
+) -> impl Iterator<Item = Result<(SlotNumber, SlotEntry), Damage>> + 'a {
+    EntryIndex::all().filter_map(move |at| match number.slot(at) {
+        Some(slot) if slot.get() < slots.0 => {
+            Some(entry(page, at, extent).map(|entry| (slot, entry)))
+        }
+        _ if is_zero(&take::<ENTRY_BYTES>(page, entry_offset(at))) => None,
+        _ => Some(Err(Damage::Content(
+            "slot entry: the spare has no such slot",
+        ))),
+    })
+}
+
+/// The time to give to an entry that replaces one of the same block, so that it wins over that one
+/// if both are found: not before `now`, and at least one second later than `replaced`.
+///
+/// [`None`] when no time is later, which no honest set comes to before the year 2106.
+pub fn replacement_time(replaced: UnixTime, now: UnixTime) -> Option<UnixTime> {
+    replaced
+        .0
+        .checked_add(1)
+        .map(|later| now.max(UnixTime(later)))
+}
+
+/// Where entry `at` begins.
+const fn entry_offset(at: EntryIndex) -> usize {
+    // At most 167 entries come before it.
+    HEADER_BYTES.wrapping_add(at.get().wrapping_mul(ENTRY_BYTES))
+}
