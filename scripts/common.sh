@@ -100,6 +100,7 @@ host_apt() {
 root_run() {
 	local root=$1
 	shift
+	need_root
 	# shellcheck disable=SC2016 # The variables belong to the inner shell.
 	unshare --mount --propagation private -- \
 		bash -euc '
