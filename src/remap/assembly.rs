@@ -59,12 +59,8 @@ pub struct Wanted {
 }
 
 /// What becomes of one spare.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are few, and they are short-lived"
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Member {
+pub enum Member<'a> {
     /// It is missing: its blocks fail, and its witness says which they are.
     Missing {
         /// The number of its slots.
@@ -78,7 +74,7 @@ pub enum Member {
     /// It is a member of the set.
     Ready {
         /// What its superblock says.
-        superblock: Superblock,
+        superblock: &'a Superblock,
         /// Which copy of it counts.
         choice: Choice,
         /// Whether it says something else of the set than [`Existing::set`], so that it must be
@@ -88,16 +84,12 @@ pub enum Member {
 }
 
 /// What the devices of a table line are together.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and it is short-lived"
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Assembly {
+pub enum Assembly<'a> {
     /// A set that has to be made.
     New(New),
     /// A set that exists.
-    Existing(Existing),
+    Existing(Existing<'a>),
 }
 
 /// A set that has to be made: no spare holds anything.
@@ -118,12 +110,12 @@ pub struct New {
 
 /// A set that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Existing {
+pub struct Existing<'a> {
     /// What the newest superblock says of the set, but with a spare that is to be added counted,
     /// and with `main_id` if the table line is the first to give one.
     pub set: Set,
     /// Each spare; [`None`] beyond the last one.
-    pub members: [Option<Member>; MAX_SPARES],
+    pub members: [Option<Member<'a>>; MAX_SPARES],
     /// The highest sequence number of a superblock: the next one to be written gets the next one.
     pub sequence: Sequence,
     /// The spare that is to be added: it is [`Member::Fresh`], and no other spare counts it yet.
@@ -340,7 +332,7 @@ impl fmt::Display for Refusal {
 /// # Errors
 ///
 /// Why these devices must not be used.
-pub fn assemble(places: &[Place<'_>], wanted: &Wanted) -> Result<Assembly, Refusal> {
+pub fn assemble<'a>(places: &[Place<'a>], wanted: &Wanted) -> Result<Assembly<'a>, Refusal> {
     for (spare, place) in indexed(places) {
         check_alone(spare, place, wanted)?;
     }
@@ -497,11 +489,11 @@ fn assemble_new(places: &[Place<'_>], wanted: &Wanted) -> Result<New, Refusal> {
 
 /// Puts together the set of which `newest` is the superblock, of a ready spare, with the highest
 /// sequence number.
-fn assemble_existing(
-    places: &[Place<'_>],
+fn assemble_existing<'a>(
+    places: &[Place<'a>],
     newest: &Superblock,
     wanted: &Wanted,
-) -> Result<Existing, Refusal> {
+) -> Result<Existing<'a>, Refusal> {
     let mut set = newest.set;
     let stored = set.spares;
     let given = count(places);
@@ -557,13 +549,13 @@ fn assemble_existing(
 }
 
 /// What `spare` is, which the set counts as one of its `stored` spares.
-fn existing_member(
+fn existing_member<'a>(
     spare: SpareIndex,
-    place: &Place<'_>,
-    places: &[Place<'_>],
+    place: &Place<'a>,
+    places: &[Place<'a>],
     set: &Set,
     stored: SpareCount,
-) -> Result<Member, Refusal> {
+) -> Result<Member<'a>, Refusal> {
     let slots = set.slots_of.get(spare.get()).copied().unwrap_or_default();
     match *place {
         Place::Missing => {
@@ -599,7 +591,7 @@ fn existing_member(
             Ok(match superblock.state {
                 State::Initialising => Member::Fresh(superblock.layout),
                 State::Ready => Member::Ready {
-                    superblock: *superblock,
+                    superblock,
                     choice: *choice,
                     behind: false,
                 },
@@ -650,7 +642,7 @@ fn plan_added(
 /// Checks that nothing has to be written that must not be: to a read-only table, or while a spare
 /// is missing.
 fn check_complete(members: &[Option<Member>; MAX_SPARES], wanted: &Wanted) -> Result<(), Refusal> {
-    let find = |wanted: fn(&Member) -> bool| {
+    let find = |wanted: fn(&Member<'_>) -> bool| {
         let at = members
             .iter()
             .position(|member| member.as_ref().is_some_and(wanted))?;
