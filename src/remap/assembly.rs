@@ -37,7 +37,7 @@ pub enum Place<'a> {
         /// Its size.
         size: Sectors,
         /// What [`read`](super::superblock::read) found on it.
-        found: &'a Result<Found, Unusable>,
+        found: &'a Result<Option<Found>, Unusable>,
     },
 }
 
@@ -154,13 +154,8 @@ pub enum Refusal {
         /// What the set has.
         stored: BlockSize,
     },
-    /// The set is that of another main.
-    MainId {
-        /// What the table line says.
-        given: MainId,
-        /// What the set has.
-        stored: MainId,
-    },
+    /// The set is that of another main, which has this name.
+    MainId(MainId),
     /// The spare is of another set than the table line says.
     Uuid {
         /// The spare.
@@ -261,9 +256,9 @@ impl fmt::Display for Refusal {
                 given.sectors().0,
                 stored.sectors().0
             ),
-            Self::MainId { given, stored } => write!(
+            Self::MainId(stored) => write!(
                 f,
-                "main_id is {given} but the spares belong to {stored}: name the main that they \
+                "main_id is not {stored}, to which the spares belong: name the main that they \
                  belong to"
             ),
             Self::Uuid {
@@ -359,7 +354,7 @@ fn superblocks<'p, 'a>(
 ) -> impl Iterator<Item = (SpareIndex, &'a Superblock)> + use<'p, 'a> {
     indexed(places).filter_map(|(spare, place)| match *place {
         Place::Device {
-            found: Ok(Found::Superblock { superblock, .. }),
+            found: Ok(Some(Found { superblock, .. })),
             ..
         } => Some((spare, superblock)),
         _ => None,
@@ -371,17 +366,19 @@ fn check_alone(spare: SpareIndex, place: &Place<'_>, wanted: &Wanted) -> Result<
     let Place::Device { size, found } = *place else {
         return Ok(());
     };
-    let (superblock, unknown) = match found {
-        Err(unusable) => return Err(Refusal::Unusable(spare, *unusable)),
-        Ok(Found::Blank) => return Ok(()),
-        Ok(Found::Superblock {
-            superblock,
-            unknown_write_features,
-            ..
-        }) => (superblock, *unknown_write_features),
+    let found = found
+        .as_ref()
+        .map_err(|unusable| Refusal::Unusable(spare, *unusable))?;
+    let Some(Found {
+        superblock,
+        unknown_write_features: unknown,
+        ..
+    }) = found
+    else {
+        return Ok(());
     };
-    if unknown != 0 && !wanted.read_only {
-        return Err(Refusal::ReadOnlyFeatures(spare, unknown));
+    if *unknown != 0 && !wanted.read_only {
+        return Err(Refusal::ReadOnlyFeatures(spare, *unknown));
     }
     let set = &superblock.set;
     if let Some(given) = wanted.uuid.filter(|given| *given != set.uuid) {
@@ -506,10 +503,7 @@ fn assemble_existing<'a>(
         if set.main_id.is_none() {
             set.main_id = given;
         } else if set.main_id != given {
-            return Err(Refusal::MainId {
-                given,
-                stored: set.main_id,
-            });
+            return Err(Refusal::MainId(set.main_id));
         }
     }
     let mut members = [None; MAX_SPARES];
@@ -575,13 +569,12 @@ fn existing_member<'a>(
             ..
         } => Err(Refusal::Unusable(spare, *unusable)),
         Place::Device {
-            found: Ok(Found::Blank),
-            ..
+            found: Ok(None), ..
         } => Err(Refusal::Lost(spare)),
         Place::Device {
-            found: Ok(Found::Superblock {
+            found: Ok(Some(Found {
                 superblock, choice, ..
-            }),
+            })),
             ..
         } => {
             check_same_set(spare, superblock, set)?;
@@ -604,12 +597,12 @@ fn existing_member<'a>(
 fn plan_added(
     spare: SpareIndex,
     size: Sectors,
-    found: &Found,
+    found: &Option<Found>,
     places: &[Place<'_>],
     set: &mut Set,
 ) -> Result<Layout, Refusal> {
     let contradiction = Refusal::Contradiction(spare);
-    if let Found::Superblock { superblock, .. } = found {
+    if let Some(Found { superblock, .. }) = found {
         check_same_set(spare, superblock, set)?;
         // A member that no other one counts: it is of a set that has gone another way.
         if superblock.state == State::Ready {

@@ -258,12 +258,6 @@ impl Superblock {
     }
 }
 
-/// The features of a good superblock `page` that must be known to write to the set and are not
-/// known here, as bits.
-pub fn unknown_write_features(page: &Page) -> u64 {
-    u64_at(page, RO_COMPAT_AT)
-}
-
 /// The name of the superblock of `spare` in the set `uuid`.
 const fn name(uuid: Uuid, spare: SpareIndex) -> Name {
     Name {
@@ -320,20 +314,15 @@ fn u64_at(page: &Page, at: usize) -> u64 {
     u64::from_le_bytes(take(page, at))
 }
 
-/// What the two superblock pages of a spare say.
+/// What the two superblock pages of a spare that is not blank say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Both are all zero: the spare may be initialised.
-    Blank,
-    /// This superblock.
-    Superblock {
-        /// The newer one of the good copies.
-        superblock: Superblock,
-        /// Where that was, and whether the other one must be repaired.
-        choice: Choice,
-        /// Features, as bits, that must be known to write to the set and are not known here.
-        unknown_write_features: u64,
-    },
+pub struct Found {
+    /// The newer one of the good copies.
+    pub superblock: Superblock,
+    /// Where that was, and whether the other one must be repaired.
+    pub choice: Choice,
+    /// Features, as bits, that must be known to write to the set and are not known here.
+    pub unknown_write_features: u64,
 }
 
 /// Why the two superblock pages of a spare cannot be used.
@@ -375,12 +364,16 @@ impl fmt::Display for Unusable {
 }
 
 /// Reads the superblock of a spare from its two copies, either of which is [`None`] when it could
-/// not be read.
+/// not be read; [`None`] when both are all zero, so that the spare may be initialised.
 ///
 /// # Errors
 ///
 /// Why nothing may be done with this spare.
-pub fn read(front: Option<&Page>, back: Option<&Page>, crc: Crc32c) -> Result<Found, Unusable> {
+pub fn read(
+    front: Option<&Page>,
+    back: Option<&Page>,
+    crc: Crc32c,
+) -> Result<Option<Found>, Unusable> {
     let examine = |page: Option<&Page>| Superblock::decode(page.ok_or(Damage::Unreadable)?, crc);
     let pages = (front, back);
     let (front, back) = (examine(front), examine(back));
@@ -390,7 +383,7 @@ pub fn read(front: Option<&Page>, back: Option<&Page>, crc: Crc32c) -> Result<Fo
         }
     }
     match (front, back) {
-        (Err(Damage::Zero), Err(Damage::Zero)) => return Ok(Found::Blank),
+        (Err(Damage::Zero), Err(Damage::Zero)) => return Ok(None),
         (Ok(one), Ok(other)) if (one.set.uuid, one.spare) != (other.set.uuid, other.spare) => {
             let damage = Damage::Misplaced;
             return Err(Unusable::BothBad(BothBad {
@@ -413,11 +406,11 @@ pub fn read(front: Option<&Page>, back: Option<&Page>, crc: Crc32c) -> Result<Fo
         End::Back => (pages.1, back),
     };
     match (page, superblock) {
-        (Some(page), Ok(superblock)) => Ok(Found::Superblock {
+        (Some(page), Ok(superblock)) => Ok(Some(Found {
             superblock,
             choice,
-            unknown_write_features: unknown_write_features(page),
-        }),
+            unknown_write_features: u64_at(page, RO_COMPAT_AT),
+        })),
         // The copy that counts is good.
         (_, superblock) => {
             let damage = superblock.err().unwrap_or(Damage::Unreadable);
