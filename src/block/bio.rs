@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Access to the fields of a `struct bio` that a stacking driver needs.
+//!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+
+use crate::bindings;
+use crate::block::device::BlockDevice;
+use crate::block::status::Status;
+use core::ptr::NonNull;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Read sectors.
+    Read,
+    /// Write sectors.
+    Write,
+    /// Write zeroes without sending any.
+    WriteZeroes,
+    /// Forget what the sectors hold.
+    Discard,
+    /// Erase the sectors so that nobody can read them again.
+    SecureErase,
+    /// Make everything that was written stable, without data of its own.
+    Flush,
+    /// Something else.
+    Other,
+}
+
+/// A bio that this module may read and change.
+///
+/// The one-machine-word `tag` is `bi_private`, which belongs to whoever has set `bi_end_io`; device mapper
+/// sets `bi_end_io` of its clones and leaves `bi_private` to the target.
+///
+/// # Invariants
+///
+/// The pointer is to a live, initialised `struct bio` that no other code changes while this object exists.
+pub(crate) struct Bio(NonNull<bindings::bio>);
+
+impl Bio {
+    /// Wraps a bio.
+    ///
+    /// # Safety
+    ///
+    /// `bio` points to a live `struct bio`, and the caller owns it (as `map`, the completion callback or
+    /// whoever deferred it does) for as long as the result is used.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
+        // INVARIANT: By the requirements of this function.
+        Self(bio)
+    }
+
+    /// The bio for a call into C.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut bindings::bio {
+        self.0.as_ptr()
+    }
+
+    /// The bio, to keep it in another form of ownership.
+    #[inline]
+    pub(crate) fn as_non_null(&self) -> NonNull<bindings::bio> {
+        self.0
+    }
+
+    /// The fields.
+    #[inline(always)]
+    fn fields(&self) -> &bindings::bio {
+        // SAFETY: By the type invariant the bio is live and nobody else changes it. Fields that the block
+        // layer changes at any time (the reference counts) are atomics that no method here reads.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The fields, to change them.
+    #[inline(always)]
+    fn fields_mut(&mut self) -> &mut bindings::bio {
+        // SAFETY: As in `fields`; `&mut self` makes the access exclusive.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// What is asked for.
+    #[inline(always)]
+    pub(crate) fn operation(&self) -> Operation {
+        let flags = self.fields().bi_opf;
+        match flags & OPERATION_MASK {
+            bindings::req_op_REQ_OP_READ => Operation::Read,
+            bindings::req_op_REQ_OP_WRITE if flags & PREFLUSH != 0 => Operation::Flush,
+            bindings::req_op_REQ_OP_WRITE => Operation::Write,
+            bindings::req_op_REQ_OP_WRITE_ZEROES => Operation::WriteZeroes,
+            bindings::req_op_REQ_OP_DISCARD => Operation::Discard,
+            bindings::req_op_REQ_OP_SECURE_ERASE => Operation::SecureErase,
+            bindings::req_op_REQ_OP_FLUSH => Operation::Flush,
+            _ => Operation::Other,
+        }
+    }
+
+    /// Whether the request must be written as a whole or not at all, and so must not be split.
+    #[inline]
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.fields().bi_opf & ATOMIC != 0
+    }
+
+    /// The first sector on the device that the bio is for.
+    #[inline(always)]
+    pub(crate) fn sector(&self) -> u64 {
+        self.fields().bi_iter.bi_sector
+    }
+
+    /// The number of sectors, 0 for a flush.
+    #[inline(always)]
+    pub(crate) fn sectors(&self) -> u32 {
+        self.fields().bi_iter.bi_size >> 9
+    }
+
+    /// The status that the bio has now.
+    #[inline(always)]
+    pub(crate) fn status(&self) -> Status {
+        Status::from_raw(self.fields().bi_status)
+    }
+
+    /// Sets the status that the bio ends with.
+    #[inline]
+    pub(crate) fn set_status(&mut self, status: Status) {
+        self.fields_mut().bi_status = status.into_raw();
+    }
+
+    /// The word that travels with the bio.
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> usize {
+        self.fields().bi_private.addr()
+    }
+
+    /// Sets the word that travels with the bio.
+    #[inline(always)]
+    pub(crate) fn set_tag(&mut self, tag: usize) {
+        self.fields_mut().bi_private = core::ptr::without_provenance_mut(tag);
+    }
+
+    /// Points the bio at `sector` of `device`, as `bio_set_dev()` does.
+    #[inline(always)]
+    pub(crate) fn set_place(&mut self, device: &BlockDevice, sector: u64) {
+        let fields = self.fields_mut();
+        // The bio was remapped and throttled for another device.
+        fields.bi_flags &= !(REMAPPED | THROTTLED);
+        fields.bi_bdev = device.as_ptr();
+        fields.bi_iter.bi_sector = sector;
+        // SAFETY: The bio is live and has its device.
+        unsafe { bindings::bio_associate_blkg(self.as_ptr()) };
+    }
+
+    /// Copies the data of the bio into `buffer`; nothing when it is smaller than the bio.
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) {
+        if buffer.len() >= self.fields().bi_iter.bi_size as usize {
+            // SAFETY: The bio is live and has data pages, the buffer is large enough for them.
+            unsafe { bindings::dm_remap_bio_to_buffer(self.as_ptr(), buffer.as_mut_ptr()) };
+        }
+    }
+
+    /// Fills the data of the bio from `buffer`; nothing when it is smaller than the bio.
+    pub(crate) fn copy_from(&mut self, buffer: &[u8]) {
+        if buffer.len() >= self.fields().bi_iter.bi_size as usize {
+            // SAFETY: The bio is live and has data pages, the buffer has enough bytes for them.
+            unsafe { bindings::dm_remap_buffer_to_bio(buffer.as_ptr(), self.as_ptr()) };
+        }
+    }
+
+    /// The bio behind this one in a list that the owner keeps.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<NonNull<bindings::bio>> {
+        NonNull::new(self.fields().bi_next)
+    }
+
+    /// Links another bio, or none, behind this one.
+    #[inline]
+    pub(crate) fn set_next(&mut self, next: Option<NonNull<bindings::bio>>) {
+        self.fields_mut().bi_next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+    }
+}
+
+// These are macros with casts that bindgen cannot evaluate (`include/linux/blk_types.h`); the layout
+// check of the build compares them with the kernel's headers.
+
+/// `REQ_OP_MASK`: the part of `bi_opf` that is the operation.
+const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
+/// `REQ_PREFLUSH`.
+const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+/// `REQ_ATOMIC`.
+const ATOMIC: u32 = 1 << bindings::req_flag_bits___REQ_ATOMIC;
+/// The flag `BIO_REMAPPED`.
+const REMAPPED: u16 = 1 << bindings::BIO_REMAPPED;
+/// The flag `BIO_BPS_THROTTLED`.
+const THROTTLED: u16 = 1 << bindings::BIO_BPS_THROTTLED;

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a request ended.
+//!
+//! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
+
+use crate::bindings;
+
+/// How a request ended: a `blk_status_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status(bindings::blk_status_t);
+
+impl Status {
+    /// The request was carried out.
+    pub(crate) const OK: Self = Self(0);
+    /// The device cannot do this (`BLK_STS_NOTSUPP`).
+    pub(crate) const NOT_SUPPORTED: Self = Self(1);
+    /// The medium is bad (`BLK_STS_MEDIUM`).
+    pub(crate) const MEDIUM: Self = Self(7);
+    /// An error without a more precise name (`BLK_STS_IOERR`).
+    pub(crate) const IO_ERROR: Self = Self(10);
+
+    /// Takes over a status of the block layer.
+    #[inline]
+    pub(crate) const fn from_raw(raw: bindings::blk_status_t) -> Self {
+        Self(raw)
+    }
+
+    /// The status in the form of the block layer.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> bindings::blk_status_t {
+        self.0
+    }
+}
