@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Carrying out messages.
+
+use crate::dm::target::Live;
+use crate::dm::text::Text;
+use crate::dm::text::Words;
+use crate::relocator;
+use crate::remap::listing;
+use crate::remap::message::check_on_device;
+use crate::remap::message::Message;
+use crate::remap::message::SectorRange;
+use crate::remap::message::HELP;
+use crate::remap::options::Setting;
+use crate::remap::records::Entry;
+use crate::remap::records::Records;
+use crate::remap::resolve::Layouts;
+use crate::remap::units::Block;
+use crate::remap::units::Cause;
+use crate::remap::units::Sector;
+use crate::remap::units::Sectors;
+use crate::status;
+use crate::target::Remap;
+use core::fmt::Write;
+use core::ops::RangeInclusive;
+use kernel::prelude::*;
+
+/// How many blocks `list` looks up at a time.
+const LIST_BLOCKS: usize = 256;
+
+/// Carries out a message.
+///
+/// # Errors
+///
+/// `EINVAL` when it is malformed; otherwise that of the operation. The log says why.
+pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'_>) -> Result {
+    let refuse = |why: &str| {
+        pr_warn!("{}: message refused: {why}\n", this.log_name());
+        EINVAL
+    };
+    let message = Message::parse(words.iter().map(CStr::to_bytes)).map_err(refuse)?;
+    let size = Sectors(this.sectors());
+    match message {
+        Message::Add(range) => {
+            range.check_within(size).map_err(refuse)?;
+            let blocks = blocks(this, &range)?;
+            relocate(this, "add", |session| session.add(blocks, Cause::Message))
+        }
+        Message::Remove(range) => {
+            range.check_within(size).map_err(refuse)?;
+            let blocks = blocks(this, &range)?;
+            relocate(this, "remove", |session| session.remove(blocks))
+        }
+        Message::Lookup(sector) => {
+            check_on_device(sector, size).map_err(refuse)?;
+            lookup(this, sector, reply)
+        }
+        Message::List { from, max } => {
+            check_on_device(from, size).map_err(refuse)?;
+            list(this, from, max.unwrap_or(u64::MAX), reply)
+        }
+        Message::Set(setting) => set(this, setting),
+        Message::Stats => Ok(status::write_stats(this, reply)?),
+        Message::StatsReset => {
+            status::reset_stats(this);
+            Ok(())
+        }
+        // Every change is durable before its message returns, so there is only to wait for what is under way.
+        Message::Sync => relocate(this, "sync", |_| Ok(())),
+        Message::Help => Ok(reply.write_str(HELP)?),
+    }
+}
+
+/// The blocks that a range touches.
+fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>> {
+    let size = this.table().ok_or(EBUSY)?.block_size;
+    let block = |sector| size.block_of(sector).ok_or(EINVAL);
+    Ok(block(range.first())?..=block(range.last())?)
+}
+
+/// Runs an operation of the relocator, and says in the log why it failed.
+fn relocate(
+    this: &Live<Remap>,
+    verb: &str,
+    f: impl FnOnce(&mut relocator::Session<'_>) -> Result,
+) -> Result {
+    relocator::run(this, f).inspect_err(|error| {
+        let why = match *error {
+            e if e == EBUSY => "the device is suspended",
+            e if e == ENOSPC => "there are not enough free spare blocks, nothing was changed",
+            e if e == EROFS => "the table is read-only, or metadata cannot be written",
+            e if e == EINTR => "it was interrupted; what was done stays done",
+            _ => "of an I/O error; the other blocks of the range were dealt with",
+        };
+        pr_warn!("{}: {verb} failed because {why}\n", this.log_name());
+    })
+}
+
+/// The message `lookup`.
+fn lookup(this: &Live<Remap>, sector: Sector, reply: &mut Text<'_>) -> Result {
+    let table = this.table().ok_or(EBUSY)?;
+    let block = table.block_size.block_of(sector).ok_or(EINVAL)?;
+    let found = table.with_index(|index| index.find(&table.spares, block));
+    let Some(found) = found else {
+        return Ok(reply.write_str("main")?);
+    };
+    let spare = found.slot.spare();
+    write!(reply, "spare {} ", spare.get())?;
+    let offset = Sectors(table.block_size.offset_of(sector).get().into());
+    let place = (table.spares.data_start(spare))
+        .and_then(|start| start.checked_add(table.block_size.slot_offset(found.slot.number())))
+        .and_then(|start| start.checked_add(offset));
+    match place {
+        Some(place) => write!(reply, "{}", place.0)?,
+        None => reply.write_str("-")?,
+    }
+    Ok(write!(reply, " {:x}", found.live.0)?)
+}
+
+/// The message `list`.
+fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Result {
+    let table = this.table().ok_or(EBUSY)?;
+    let mut next = table.block_size.block_of(from);
+    let last = table.block_size.last_block(table.main).ok_or(EINVAL)?;
+    let mut left = max;
+    let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
+    let _relocator = this.relocator.lock();
+    while let Some(first) = next.filter(|first| *first <= last) {
+        let found = table.with_index(|index| {
+            let spares = table.spares.allocators();
+            listing::blocks_in_range(index, &table.spares, spares, first..=last, &mut entries)
+        });
+        next = match found.last() {
+            Some(last) if found.len() == LIST_BLOCKS => last.block.next(),
+            _ => None,
+        };
+        for entry in found {
+            if left == 0 || reply.is_full() {
+                return Ok(());
+            }
+            left -= 1;
+            let Some(record) = table.spares.record(entry.slot) else {
+                continue;
+            };
+            let sector = table.block_size.first_sector(entry.block);
+            let sectors = table.block_size.sectors_of(entry.block, table.main);
+            let spare = entry.slot.spare();
+            write!(reply, "{} {} {} ", sector.0, sectors.0, spare.get())?;
+            let data = table.spares.data_start(spare);
+            match data.and_then(|d| d.checked_add(table.block_size.slot_offset(entry.slot.number()))) {
+                Some(place) => write!(reply, "{}", place.0)?,
+                None => reply.write_str("-")?,
+            }
+            writeln!(reply, " {:x} {} {}", record.live.0, record.cause.name(), record.time.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// The message `set`.
+fn set(this: &Live<Remap>, setting: Setting) -> Result {
+    relocate(this, "set", |session| session.set_options(setting))
+}

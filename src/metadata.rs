@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The metadata on the spares: making changes of it durable.
+//!
+//! `docs/metadata.md` has the format and the order of writes; [`activation`] reads it, and makes it where there is none.
+
+mod activation;
+
+pub(crate) use activation::activate;
+
+use crate::block::device::BlockDevice;
+use crate::block::device::Buffer;
+use crate::dm::target::Live;
+use crate::remap::geometry::EntryIndex;
+use crate::remap::geometry::End;
+use crate::remap::geometry::Layout;
+use crate::remap::geometry::PageCount;
+use crate::remap::geometry::PageNumber;
+use crate::remap::geometry::PAGE_BYTES;
+use crate::remap::geometry::PAGE_SECTORS;
+use crate::remap::options::Options;
+use crate::remap::page::seal;
+use crate::remap::page::Name;
+use crate::remap::page::Page;
+use crate::remap::page::Sequence;
+use crate::remap::page::Subject;
+use crate::remap::records::Records;
+use crate::remap::slot_page;
+use crate::remap::slot_page::SlotEntry;
+use crate::remap::superblock::Set;
+use crate::remap::superblock::State;
+use crate::remap::superblock::Superblock;
+use crate::remap::units::Slot;
+use crate::remap::units::SlotState;
+use crate::remap::units::SpareIndex;
+use crate::remap::units::MAX_SPARES;
+use crate::sync::crc32c;
+use crate::sync::zeroed;
+use crate::table::Spares;
+use crate::target::Remap;
+use kernel::prelude::*;
+
+/// How many slot pages are made ready at a time. Each step costs two superblocks and twice this many pages, once for ten
+/// thousand relocations.
+const MARK_STEP: u32 = 64;
+
+/// What happens to the slots of a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    /// They get what their records say.
+    Occupy,
+    /// They become free.
+    Free,
+}
+
+/// What is known of a change after the attempt to make it durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is durable in both copies.
+    Durable,
+    /// It is durable, but in one copy only: no further change may be made.
+    OneCopy,
+    /// It was not made.
+    NotMade,
+    /// Either state may be found.
+    InDoubt,
+}
+
+/// The metadata of a set that is in use.
+pub(crate) struct Metadata {
+    /// What all spares say.
+    set: Set,
+    /// The spares; [`None`] for one that is missing, and beyond the last one.
+    members: [Option<KBox<Member>>; MAX_SPARES],
+    /// The highest sequence number that a superblock of the set has, or that was tried.
+    superblock_sequence: Option<Sequence>,
+    /// Room for a page that is written.
+    buffer: Buffer,
+}
+
+/// A spare that is there.
+struct Member {
+    /// What its superblock says.
+    superblock: Superblock,
+    /// The superblock as it is on the spare, with what belongs to features that are not known here.
+    page: KBox<Page>,
+    /// The highest sequence number that a slot page of the spare has, or that was tried.
+    sequence: Option<Sequence>,
+}
+
+impl Metadata {
+    /// The metadata of a set without spares yet; `sequence` is the highest that a superblock has.
+    fn new(set: Set, sequence: Option<Sequence>) -> Result<KBox<Self>> {
+        let metadata = Self {
+            set,
+            members: [const { None }; MAX_SPARES],
+            superblock_sequence: sequence,
+            buffer: Buffer::new(PAGE_BYTES)?,
+        };
+        Ok(KBox::new(metadata, GFP_KERNEL)?)
+    }
+
+    /// Adds a spare with the superblock that it has.
+    fn insert(&mut self, spare: SpareIndex, superblock: Superblock, page: KBox<Page>) -> Result {
+        let member = Member {
+            superblock,
+            page,
+            sequence: None,
+        };
+        *self.members.get_mut(spare.get()).ok_or(EINVAL)? = Some(KBox::new(member, GFP_KERNEL)?);
+        Ok(())
+    }
+
+    /// Adds a spare that has to be initialised.
+    fn insert_fresh(&mut self, spare: SpareIndex, layout: Layout) -> Result {
+        let superblock = Superblock {
+            sequence: Sequence::FIRST,
+            spare,
+            state: State::Initialising,
+            layout,
+            slot_mark: PageCount::ZERO,
+            witness_mark: PageCount::ZERO,
+            set: self.set,
+        };
+        self.insert(spare, superblock, zeroed::boxed(GFP_KERNEL)?)
+    }
+
+    /// A spare that is there.
+    fn member(&mut self, spare: SpareIndex) -> Result<&mut Member> {
+        let member = self.members.get_mut(spare.get()).ok_or(EINVAL)?;
+        member.as_deref_mut().ok_or(ENXIO)
+    }
+
+    /// The spares that are there.
+    fn present(&self) -> impl Iterator<Item = SpareIndex> + use<'_> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(|(at, member)| member.as_ref().and(SpareIndex::new(at)))
+    }
+
+    /// Makes what the records say of `slots` durable, or that they are free.
+    ///
+    /// The data of slots that become occupied must be stable.
+    pub(crate) fn commit<I: Iterator<Item = Slot>>(
+        &mut self,
+        this: &Live<Remap>,
+        records: &Spares,
+        slots: impl Fn() -> I,
+        update: Update,
+    ) -> Outcome {
+        let mut outcome = Outcome::Durable;
+        for at in 0..MAX_SPARES {
+            let Some(spare) = SpareIndex::new(at) else {
+                continue;
+            };
+            let on_spare = || slots().filter(|slot| slot.spare() == spare);
+            if on_spare().next().is_none() {
+                continue;
+            }
+            let change = Change {
+                this,
+                records,
+                spare,
+                update,
+            };
+            let result = match self.commit_spare(&change, on_spare) {
+                Ok(outcome) => outcome,
+                Err(_) => Outcome::NotMade,
+            };
+            // What was made on one spare stays made: only the worst is told, and that of a part is in doubt.
+            outcome = match (outcome, result) {
+                (Outcome::Durable, result) => result,
+                (Outcome::NotMade, Outcome::NotMade) => Outcome::NotMade,
+                (Outcome::OneCopy, Outcome::Durable | Outcome::OneCopy) => Outcome::OneCopy,
+                _ => Outcome::InDoubt,
+            };
+        }
+        outcome
+    }
+
+    /// Makes a change of the slots of one spare durable.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was changed then.
+    fn commit_spare<I: Iterator<Item = Slot>>(
+        &mut self,
+        change: &Change<'_>,
+        slots: impl Fn() -> I,
+    ) -> Result<Outcome> {
+        let pages = || pages_of(&slots);
+        if let Some(last) = pages().last() {
+            self.make_ready(change.this, change.spare, last)?;
+        }
+        let member = self.member(change.spare)?;
+        let sequence = next_sequence(member.sequence)?;
+        // It counts as tried from now on, whatever comes.
+        member.sequence = Some(sequence);
+        let witness = self.witness(change.spare);
+        if let Some(witness) = witness.filter(|_| change.update == Update::Occupy) {
+            for page in pages() {
+                self.write_witness(change, &slots, page, sequence, witness)?;
+            }
+        }
+        let front = self.write_copies(change, &slots, pages(), sequence, End::Front);
+        let back = self.write_copies(change, &slots, pages(), sequence, End::Back);
+        if let Some(witness) = witness.filter(|_| change.update == Update::Free) {
+            // The witness may say more than the spare, so this may fail.
+            let written = pages()
+                .try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
+            if let Err(error) = written {
+                crate::warn_ratelimited!("a witness page was not written: {error:?}\n");
+            }
+        }
+        Ok(match (front, back) {
+            (Ok(()), Ok(())) => Outcome::Durable,
+            (Ok(()), Err(_)) | (Err(_), Ok(())) => Outcome::OneCopy,
+            (Err(_), Err(_)) => Outcome::InDoubt,
+        })
+    }
+
+    /// The spare that keeps the witness pages of `spare`.
+    fn witness(&self, spare: SpareIndex) -> Option<SpareIndex> {
+        self.set.spares.witness_of(spare)
+    }
+
+    /// Writes one copy of some pages, and makes it stable.
+    fn write_copies<I: Iterator<Item = Slot>>(
+        &mut self,
+        change: &Change<'_>,
+        slots: &impl Fn() -> I,
+        pages: impl Iterator<Item = PageNumber>,
+        sequence: Sequence,
+        end: End,
+    ) -> Result {
+        let device = change.this.spare_device(change.spare).ok_or(ENXIO)?;
+        let layout = self.member(change.spare)?.superblock.layout;
+        for page in pages {
+            let place = layout.slot_page(page, end).ok_or(EINVAL)?;
+            self.encode(change, slots, page, Subject::Slots(page), sequence)?;
+            device.write(place.0, &mut self.buffer.sectors(0, PAGE)?)?;
+        }
+        device.flush()
+    }
+
+    /// Writes the witness page of a slot page so that it is stable when this returns.
+    fn write_witness<I: Iterator<Item = Slot>>(
+        &mut self,
+        change: &Change<'_>,
+        slots: &impl Fn() -> I,
+        page: PageNumber,
+        sequence: Sequence,
+        witness: SpareIndex,
+    ) -> Result {
+        let device = change.this.spare_device(witness).ok_or(ENXIO)?;
+        let layout = self.member(witness)?.superblock.layout;
+        let place = layout.witness_page(page).ok_or(EINVAL)?;
+        self.encode(change, slots, page, Subject::Witness(page), sequence)?;
+        device.write_through(place.0, &mut self.buffer.sectors(0, PAGE)?)
+    }
+
+    /// Puts a slot page, or the witness page that is like it, into the buffer.
+    fn encode<I: Iterator<Item = Slot>>(
+        &mut self,
+        change: &Change<'_>,
+        slots: &impl Fn() -> I,
+        number: PageNumber,
+        subject: Subject,
+        sequence: Sequence,
+    ) -> Result {
+        let name = Name {
+            uuid: self.set.uuid,
+            spare: change.spare,
+            subject,
+        };
+        let page = page_in(&mut self.buffer)?;
+        slot_page::clear(page);
+        for at in EntryIndex::all() {
+            let Some(slot) = number.slot(at).map(|slot| Slot::new(change.spare, slot)) else {
+                continue;
+            };
+            let entry = match change.records.state(slot) {
+                SlotState::Free => continue,
+                SlotState::Retired => SlotEntry::Retired,
+                SlotState::InUse(_) => {
+                    if change.update == Update::Free && slots().any(|freed| freed == slot) {
+                        continue;
+                    }
+                    SlotEntry::InUse(change.records.record(slot).ok_or(EINVAL)?)
+                }
+            };
+            slot_page::set_entry(page, at, entry);
+        }
+        seal(page, &name, sequence, crc32c);
+        Ok(())
+    }
+
+    /// Sees to it that slot page `page` of a spare has a good copy on it.
+    fn make_ready(&mut self, this: &Live<Remap>, spare: SpareIndex, page: PageNumber) -> Result {
+        let mark = self.member(spare)?.superblock.slot_mark;
+        if mark.contains(page) {
+            return Ok(());
+        }
+        let most = self.member(spare)?.superblock.layout.slot_pages();
+        let wanted = page.get().max(mark.0.saturating_add(MARK_STEP));
+        self.raise_mark(this, spare, PageCount(wanted).min(most))
+    }
+
+    /// Makes slot pages ready up to `mark`: first their witness pages, then they themselves.
+    fn raise_mark(&mut self, this: &Live<Remap>, spare: SpareIndex, mark: PageCount) -> Result {
+        if let Some(witness) = self.witness(spare) {
+            let old = self.member(witness)?.superblock;
+            if old.witness_mark < mark {
+                for page in mark.pages().filter(|page| !old.witness_mark.contains(*page)) {
+                    let place = old.layout.witness_page(page).ok_or(EINVAL)?;
+                    self.write_empty(this, spare, Subject::Witness(page), witness, place.0)?;
+                }
+                this.spare_device(witness).ok_or(ENXIO)?.flush()?;
+                self.write_superblock(this, witness, |superblock| superblock.witness_mark = mark)?;
+            }
+        }
+        let old = self.member(spare)?.superblock;
+        for end in [End::Front, End::Back] {
+            for page in mark.pages().filter(|page| !old.slot_mark.contains(*page)) {
+                let place = old.layout.slot_page(page, end).ok_or(EINVAL)?;
+                self.write_empty(this, spare, Subject::Slots(page), spare, place.0)?;
+            }
+        }
+        this.spare_device(spare).ok_or(ENXIO)?.flush()?;
+        let member = self.member(spare)?;
+        member.sequence = member.sequence.max(Some(Sequence::FIRST));
+        self.write_superblock(this, spare, |superblock| superblock.slot_mark = mark)
+    }
+
+    /// Writes a page that describes only free slots of `spare` to `sector` of the spare `on`.
+    fn write_empty(
+        &mut self,
+        this: &Live<Remap>,
+        spare: SpareIndex,
+        subject: Subject,
+        on: SpareIndex,
+        sector: u64,
+    ) -> Result {
+        let name = Name {
+            uuid: self.set.uuid,
+            spare,
+            subject,
+        };
+        let page = page_in(&mut self.buffer)?;
+        slot_page::clear(page);
+        seal(page, &name, Sequence::FIRST, crc32c);
+        let device = this.spare_device(on).ok_or(ENXIO)?;
+        device.write(sector, &mut self.buffer.sectors(0, PAGE)?)
+    }
+
+    /// Changes the superblock of a spare, in both copies.
+    ///
+    /// # Errors
+    ///
+    /// When a copy could not be written: either state may be found, which is right for marks and options.
+    fn write_superblock(
+        &mut self,
+        this: &Live<Remap>,
+        spare: SpareIndex,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result {
+        let sequence = next_sequence(self.superblock_sequence)?;
+        self.superblock_sequence = Some(sequence);
+        let set = self.set;
+        let member = self.members.get_mut(spare.get()).and_then(Option::as_deref_mut);
+        let member = member.ok_or(ENXIO)?;
+        let mut superblock = member.superblock;
+        change(&mut superblock);
+        superblock.set = set;
+        superblock.sequence = sequence;
+        superblock.encode(&mut member.page, crc32c);
+        member.superblock = superblock;
+        let device = this.spare_device(spare).ok_or(ENXIO)?;
+        page_in(&mut self.buffer)?.copy_from_slice(&*member.page);
+        for end in [End::Front, End::Back] {
+            let place = superblock.layout.superblock(end);
+            device.write(place.0, &mut self.buffer.sectors(0, PAGE)?)?;
+            device.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps other options.
+    pub(crate) fn set_options(&mut self, this: &Live<Remap>, options: Options) -> Result {
+        self.set.options = options;
+        for at in 0..MAX_SPARES {
+            let spare = SpareIndex::new(at).filter(|spare| self.present().any(|p| p == *spare));
+            if let Some(spare) = spare {
+                self.write_superblock(this, spare, |_| {})?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A change of some slots of one spare.
+struct Change<'a> {
+    this: &'a Live<Remap>,
+    records: &'a Spares,
+    spare: SpareIndex,
+    update: Update,
+}
+
+/// The sectors of a page, as a number for [`Buffer::sectors`].
+const PAGE: usize = PAGE_SECTORS.0 as usize;
+
+/// The pages that describe some slots of one spare, each of them once, in ascending order.
+fn pages_of<'a, I: Iterator<Item = Slot>>(
+    slots: &'a impl Fn() -> I,
+) -> impl Iterator<Item = PageNumber> + 'a {
+    let pages = || slots().map(|slot| PageNumber::of(slot.number()));
+    core::iter::successors(pages().min(), move |last| pages().filter(|page| page > last).min())
+}
+
+/// The page that a buffer has room for.
+fn page_in(buffer: &mut Buffer) -> Result<&mut Page> {
+    buffer.first_chunk_mut::<PAGE_BYTES>().ok_or(EINVAL)
+}
+
+/// The sequence number after `last`, or the first one.
+fn next_sequence(last: Option<Sequence>) -> Result<Sequence> {
+    match last {
+        Some(last) => last.next().ok_or(EOVERFLOW),
+        None => Ok(Sequence::FIRST),
+    }
+}
+
+/// Reads a page.
+fn read_page(device: &BlockDevice, sector: u64, buffer: &mut Buffer) -> Result {
+    device.read(sector, &mut buffer.sectors(0, PAGE)?)
+}

@@ -1,0 +1,660 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the devices of a table line to a table of relocated blocks.
+//!
+//! This runs when the device is about to get requests: the table that it had before, if any, has stopped to use the
+//! spares then. Everything is checked before anything is written, and nothing is written for a read-only table or while
+//! a spare is missing.
+
+use super::read_page;
+use super::Change;
+use super::Metadata;
+use super::Update;
+use super::PAGE;
+use crate::block::device::BlockDevice;
+use crate::block::device::Buffer;
+use crate::block::noio;
+use crate::dm::target::Live;
+use crate::relocator::now;
+use crate::remap::assembly;
+use crate::remap::assembly::assemble;
+use crate::remap::assembly::Assembly;
+use crate::remap::assembly::Existing;
+use crate::remap::assembly::New;
+use crate::remap::assembly::Place;
+use crate::remap::assembly::Wanted;
+use crate::remap::geometry::superblock_place;
+use crate::remap::geometry::End;
+use crate::remap::geometry::PageCount;
+use crate::remap::geometry::PageNumber;
+use crate::remap::geometry::FIRST_MARK;
+use crate::remap::geometry::PAGE_BYTES;
+use crate::remap::geometry::SLOTS_PER_PAGE;
+use crate::remap::identity::MainId;
+use crate::remap::identity::Uuid;
+use crate::remap::page::check;
+use crate::remap::page::choose;
+use crate::remap::page::Name;
+use crate::remap::page::Page;
+use crate::remap::page::Sequence;
+use crate::remap::page::Subject;
+use crate::remap::records::Record;
+use crate::remap::records::Records;
+use crate::remap::slot_page;
+use crate::remap::slot_page::Extent;
+use crate::remap::slot_page::SlotEntry;
+use crate::remap::superblock;
+use crate::remap::superblock::Found;
+use crate::remap::superblock::Set;
+use crate::remap::superblock::State;
+use crate::remap::superblock::Superblock;
+use crate::remap::superblock::Unusable;
+use crate::remap::units::Sectors;
+use crate::remap::units::Slot;
+use crate::remap::units::SlotCount;
+use crate::remap::units::SpareIndex;
+use crate::remap::units::SpareSector;
+use crate::remap::units::MAX_SPARES;
+use crate::sync::crc32c;
+use crate::sync::zeroed;
+use crate::table::Spare;
+use crate::table::Table;
+use crate::target::Mode;
+use crate::target::Remap;
+use kernel::prelude::*;
+
+/// How many pages are read at once.
+const BATCH_PAGES: usize = 32;
+
+/// Makes the device ready for requests: the first time this reads the metadata, later there is nothing to do, as
+/// nobody else has written it.
+///
+/// # Errors
+///
+/// `EINVAL` when the spares must not be used, after a line in the log that says why; the error of a read or
+/// write.
+pub(crate) fn activate(this: &Live<Remap>) -> Result {
+    let _noio = noio::Scope::new();
+    let mut relocator = this.relocator.lock();
+    if relocator.metadata.is_none() {
+        let mut found = KVec::with_capacity(MAX_SPARES, GFP_KERNEL)?;
+        let mut activation = Activation::new(this)?;
+        for spare in this.config.count.spares() {
+            found.push(activation.read_superblock(spare), GFP_KERNEL)?;
+        }
+        let metadata = match activation.assemble(&found)? {
+            Assembly::New(new) => activation.make_set(&new)?,
+            Assembly::Existing(existing) => activation.join_set(&existing)?,
+        };
+        relocator.metadata = Some(metadata);
+    }
+    relocator.running = true;
+    Ok(())
+}
+
+/// Refuses the spares, with a sentence in the log.
+fn refuse(this: &Live<Remap>, why: impl core::fmt::Display) -> Error {
+    pr_err!("{}: {}\n", this.log_name(), format_args!("{why}"));
+    EINVAL
+}
+
+/// An activation under way.
+struct Activation<'a> {
+    this: &'a Live<Remap>,
+    /// What is read at the front of a spare, or from a witness.
+    front: Buffer,
+    /// What is read at the back of a spare.
+    back: Buffer,
+    /// Copies of slot pages that must be written again from the other end.
+    repairs: KVec<(SpareIndex, PageNumber, End)>,
+    /// Slots that hold an outdated entry.
+    outdated: KVec<Slot>,
+    /// Sectors of relocated blocks that could not be saved.
+    unreadable: u64,
+}
+
+impl<'a> Activation<'a> {
+    fn new(this: &'a Live<Remap>) -> Result<Self> {
+        Ok(Self {
+            this,
+            front: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
+            back: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
+            repairs: KVec::new(),
+            outdated: KVec::new(),
+            unreadable: 0,
+        })
+    }
+
+    /// The device of a spare.
+    fn device(&self, spare: SpareIndex) -> Result<&'a BlockDevice> {
+        let this = self.this;
+        this.spare_device(spare).ok_or(ENXIO)
+    }
+
+    /// Reads the two superblock pages of a spare.
+    #[inline(never)]
+    fn read_superblock(&mut self, spare: SpareIndex) -> Result<Option<Found>, Unusable> {
+        let Ok(device) = self.device(spare) else {
+            return Ok(None);
+        };
+        let size = Sectors(device.sectors());
+        let read = |end, buffer: &mut Buffer| {
+            let place = superblock_place(size, end).ok_or(EINVAL)?;
+            read_page(device, place.0, buffer)
+        };
+        let front_read = read(End::Front, &mut self.front).is_ok();
+        let back_read = read(End::Back, &mut self.back).is_ok();
+        let front = self.front.first_chunk().filter(|_| front_read);
+        let back = self.back.first_chunk().filter(|_| back_read);
+        superblock::read(front, back, crc32c)
+    }
+
+    /// Finds out what the spares are together.
+    #[inline(never)]
+    fn assemble<'f>(&self, found: &'f [Result<Option<Found>, Unusable>]) -> Result<Assembly<'f>> {
+        let config = &self.this.config;
+        let mut places = KVec::with_capacity(MAX_SPARES, GFP_KERNEL)?;
+        for (spare, found) in config.count.spares().zip(found) {
+            let place = match self.device(spare) {
+                Err(_) => Place::Missing,
+                Ok(device) => Place::Device {
+                    size: Sectors(device.sectors()),
+                    found,
+                },
+            };
+            places.push(place, GFP_KERNEL)?;
+        }
+        let wanted = Wanted {
+            main_sectors: Sectors(self.this.main_device().ok_or(ENXIO)?.sectors()),
+            default_block_size: config.default_block_size,
+            block_size: config.features.block_size,
+            main_id: config.features.main_id,
+            uuid: config.features.uuid,
+            read_only: config.read_only,
+        };
+        assemble(&places, &wanted).map_err(|refusal| refuse(self.this, refusal))
+    }
+
+    /// Makes a new set.
+    #[inline(never)]
+    fn make_set(&mut self, new: &New) -> Result<KBox<Metadata>> {
+        let this = self.this;
+        let set = Set {
+            uuid: new.uuid.unwrap_or_else(random_uuid),
+            main_sectors: Sectors(this.main_device().ok_or(ENXIO)?.sectors()),
+            main_id: this.config.features.main_id.unwrap_or(MainId::NONE),
+            block_size: new.block_size,
+            created: now(),
+            options: this.config.features.options(this.options()),
+            spares: new.spares,
+            slots_of: new
+                .layouts
+                .map(|layout| layout.map_or(SlotCount::ZERO, |layout| layout.slots())),
+        };
+        let mut metadata = Metadata::new(set, new.sequence)?;
+        for (spare, layout) in set.spares.spares().zip(new.layouts.iter().flatten()) {
+            metadata.insert_fresh(spare, *layout)?;
+        }
+        for spare in set.spares.spares() {
+            metadata.write_superblock(this, spare, |_| {})?;
+        }
+        for spare in set.spares.spares() {
+            metadata.write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
+        }
+        let table = self.make_table(&metadata)?;
+        self.raise_marks(&mut metadata)?;
+        self.publish(table, &metadata);
+        Ok(metadata)
+    }
+
+    /// Reads an existing set, and brings it up to date.
+    #[inline(never)]
+    fn join_set(&mut self, existing: &Existing<'_>) -> Result<KBox<Metadata>> {
+        let this = self.this;
+        let set = &existing.set;
+        let mut metadata = Metadata::new(*set, Some(existing.sequence))?;
+        for (spare, member) in set.spares.spares().zip(existing.members.iter().flatten()) {
+            match member {
+                assembly::Member::Missing { .. } => {}
+                assembly::Member::Fresh(layout) => metadata.insert_fresh(spare, *layout)?,
+                assembly::Member::Ready { superblock, choice, .. } => {
+                    let mut page = zeroed::boxed::<Page>(GFP_KERNEL)?;
+                    let place = superblock.layout.superblock(choice.newest);
+                    read_page(self.device(spare)?, place.0, &mut self.front)?;
+                    *page = *self.front.first_chunk().ok_or(EINVAL)?;
+                    metadata.insert(spare, **superblock, page)?;
+                }
+            }
+        }
+        let table = self.make_table(&metadata)?;
+        let mut missing = false;
+        for (spare, member) in set.spares.spares().zip(existing.members.iter().flatten()) {
+            match member {
+                assembly::Member::Missing { witness, .. } => {
+                    missing = true;
+                    self.load_from_witness(&mut metadata, &table, spare, *witness)?;
+                }
+                assembly::Member::Fresh(_) => {}
+                assembly::Member::Ready { .. } => self.load(&mut metadata, &table, spare)?,
+            }
+        }
+        if this.config.read_only || missing {
+            this.set_mode_silently(Mode::ReadOnly);
+        } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
+            if existing.members.iter().flatten().any(|m| matches!(m, assembly::Member::Fresh(_))) {
+                return Err(error);
+            }
+            pr_err!(
+                "{}: metadata could not be repaired: no block is relocated from now on\n",
+                this.log_name()
+            );
+            this.set_mode_silently(Mode::ReadOnly);
+        }
+        this.set_options(this.config.features.options(set.options));
+        self.publish(table, &metadata);
+        Ok(metadata)
+    }
+
+    /// Makes an empty table for a set.
+    fn make_table(&self, metadata: &Metadata) -> Result<KBox<Table>> {
+        let set = &metadata.set;
+        let mut spares = KVec::with_capacity(set.spares.get(), GFP_KERNEL)?;
+        let mut capacity = SlotCount::ZERO;
+        for (spare, slots) in set.spares.spares().zip(set.slots_of) {
+            let member = metadata.members.get(spare.get()).and_then(Option::as_deref);
+            let data_start = member.map(|member| member.superblock.layout.data_start());
+            let ready = member.map_or(PageCount::ZERO, |member| member.superblock.slot_mark);
+            let ready = SlotCount(ready.0.saturating_mul(SLOTS_PER_PAGE));
+            capacity = capacity.saturating_add(ready.min(slots));
+            spares.push(Spare::new(spare, slots, data_start)?, GFP_KERNEL)?;
+        }
+        // Sectors behind the last whole logical block belong to no request.
+        let logical_mask = (self.this.config.logical_sectors as u64).wrapping_sub(1);
+        let main = Sectors(set.main_sectors.0 & !logical_mask);
+        let table = Table::new(main, set.block_size, spares, capacity)?;
+        Ok(KBox::new(table, GFP_KERNEL)?)
+    }
+
+    /// Lets requests use the table.
+    fn publish(&self, table: KBox<Table>, metadata: &Metadata) {
+        pr_info!(
+            "{}: set {} is active, {} of {} spare blocks are used\n",
+            self.this.log_name(),
+            format_args!("{}", metadata.set.uuid),
+            table.spares.used(),
+            table.spares.slots()
+        );
+        self.this.set_table(table, self.unreadable);
+    }
+
+    /// Reads the slot pages of a spare into the table.
+    #[inline(never)]
+    fn load(&mut self, metadata: &mut Metadata, table: &Table, spare: SpareIndex) -> Result {
+        let device = self.device(spare)?;
+        let superblock = metadata.member(spare)?.superblock;
+        let mut batch = Batches::new(superblock.slot_mark);
+        while let Some((first, count)) = batch.next() {
+            let place = |end, buffer: &mut Buffer| -> Result<bool> {
+                let place = superblock.layout.slot_page(first, end).ok_or(EINVAL)?;
+                Ok(device.read(place.0, &mut buffer.sectors(0, count * PAGE)?).is_ok())
+            };
+            let both = place(End::Front, &mut self.front)? & place(End::Back, &mut self.back)?;
+            for (at, page) in (0..count).zip(first.get()..) {
+                let page = PageNumber::new(page).ok_or(EINVAL)?;
+                let sequence = self.load_page(metadata, table, spare, page, at, both)?;
+                let member = metadata.member(spare)?;
+                member.sequence = member.sequence.max(Some(sequence));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over slot page `page`, which is page `at` of the buffers when `both` were read.
+    fn load_page(
+        &mut self,
+        metadata: &Metadata,
+        table: &Table,
+        spare: SpareIndex,
+        page: PageNumber,
+        at: usize,
+        both: bool,
+    ) -> Result<Sequence> {
+        let name = Name {
+            uuid: metadata.set.uuid,
+            spare,
+            subject: Subject::Slots(page),
+        };
+        let (mut front_read, mut back_read) = (true, true);
+        if !both {
+            // A bad sector may be in another page of the batch, so this one is read by itself.
+            let device = self.device(spare)?;
+            let member = metadata.members.get(spare.get()).and_then(Option::as_deref);
+            let layout = member.ok_or(EINVAL)?.superblock.layout;
+            let read = |end, buffer: &mut Buffer| -> Result<bool> {
+                let place = layout.slot_page(page, end).ok_or(EINVAL)?;
+                Ok(device.read(place.0, &mut buffer.sectors(at * PAGE, PAGE)?).is_ok())
+            };
+            front_read = read(End::Front, &mut self.front)?;
+            back_read = read(End::Back, &mut self.back)?;
+        }
+        let front = nth_page(&self.front, at).filter(|_| front_read);
+        let back = nth_page(&self.back, at).filter(|_| back_read);
+        let choice = choose(front, back, &name, crc32c).map_err(|bad| {
+            refuse(self.this, format_args!(
+                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; check the spare with dmremap",
+                page.get()
+            ))
+        })?;
+        if choice.repair {
+            self.repairs.push((spare, page, choice.newest.other()), GFP_KERNEL)?;
+        }
+        let newest = choice.newest;
+        self.load_entries(metadata, table, spare, page, newest, at)?;
+        Ok(choice.sequence)
+    }
+
+    /// Takes over the entries of the good page `page` of `spare`, which is page `at` of one of the buffers.
+    fn load_entries(
+        &mut self,
+        metadata: &Metadata,
+        table: &Table,
+        spare: SpareIndex,
+        page: PageNumber,
+        newest: End,
+        at: usize,
+    ) -> Result {
+        let set = &metadata.set;
+        let extent = Extent {
+            block_size: set.block_size,
+            main_sectors: set.main_sectors,
+        };
+        let slots = set.slots_of.get(spare.get()).copied().unwrap_or_default();
+        let this = self.this;
+        let refuse = |why: &dyn core::fmt::Display| {
+            refuse(this, format_args!(
+                "slot page {} of {spare} {why}: nothing was changed; check the spare with dmremap",
+                page.get()
+            ))
+        };
+        let buffer = match newest {
+            End::Front => &self.front,
+            End::Back => &self.back,
+        };
+        let bytes = nth_page(buffer, at).ok_or(EINVAL)?;
+        for entry in slot_page::entries(bytes, page, slots, &extent) {
+            let (number, entry) = entry.map_err(|damage| refuse(&damage))?;
+            let slot = Slot::new(spare, number);
+            match entry {
+                SlotEntry::Free => {}
+                SlotEntry::Retired => table.retire(slot)?,
+                SlotEntry::InUse(record) => {
+                    let outdated = load_record(table, slot, &record).map_err(|error| {
+                        if error == EEXIST {
+                            return refuse(&"says of a block what another one says of the same time");
+                        }
+                        error
+                    })?;
+                    if let Some(outdated) = outdated {
+                        self.outdated.push(outdated, GFP_KERNEL)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what a missing spare holds from its witness pages.
+    #[inline(never)]
+    fn load_from_witness(
+        &mut self,
+        metadata: &mut Metadata,
+        table: &Table,
+        spare: SpareIndex,
+        witness: SpareIndex,
+    ) -> Result {
+        let device = self.device(witness)?;
+        let superblock = metadata.member(witness)?.superblock;
+        for page in superblock.witness_mark.pages() {
+            let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
+            let name = Name {
+                uuid: metadata.set.uuid,
+                spare,
+                subject: Subject::Witness(page),
+            };
+            let read = read_page(device, place.0, &mut self.front);
+            let good = nth_page(&self.front, 0)
+                .filter(|_| read.is_ok())
+                .is_some_and(|page| check(page, &name, crc32c).is_ok());
+            if !good {
+                return Err(refuse(self.this, format_args!(
+                    "{spare} is missing, and page {} of {witness}, which says what it holds, is bad: give the \
+                     spare back",
+                    page.get()
+                )));
+            }
+            self.load_entries(metadata, table, spare, page, End::Front, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what must be written before the set is used.
+    #[inline(never)]
+    fn bring_up_to_date(
+        &mut self,
+        metadata: &mut Metadata,
+        table: &Table,
+        existing: &Existing<'_>,
+    ) -> Result {
+        let this = self.this;
+        for (spare, member) in metadata.set.spares.spares().zip(existing.members.iter().flatten()) {
+            if let assembly::Member::Ready { superblock, choice, .. } = member {
+                if choice.repair {
+                    let from = superblock.layout.superblock(choice.newest);
+                    let to = superblock.layout.superblock(choice.newest.other());
+                    self.copy_page(spare, from, to)?;
+                }
+            }
+        }
+        for (spare, page, end) in core::mem::take(&mut self.repairs) {
+            let layout = metadata.member(spare)?.superblock.layout;
+            let from = layout.slot_page(page, end.other()).ok_or(EINVAL)?;
+            let to = layout.slot_page(page, end).ok_or(EINVAL)?;
+            self.copy_page(spare, from, to)?;
+        }
+        for (spare, member) in metadata.set.spares.spares().zip(existing.members.iter().flatten()) {
+            if matches!(member, assembly::Member::Fresh(_)) {
+                metadata.write_superblock(this, spare, |_| {})?;
+                self.write_witness_pages(metadata, table, spare)?;
+            }
+        }
+        let added = existing.added;
+        let members = || metadata_spares(existing);
+        for (spare, member) in members() {
+            if let assembly::Member::Ready { behind: true, .. } = member {
+                let witnessed = added.and_then(|added| existing.set.spares.witness_of(added));
+                metadata.write_superblock(this, spare, |superblock| {
+                    if witnessed == Some(spare) {
+                        superblock.witness_mark = PageCount::ZERO;
+                    }
+                })?;
+            }
+        }
+        for (spare, member) in members() {
+            if matches!(member, assembly::Member::Fresh(_)) {
+                metadata.write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
+            }
+        }
+        self.repair_witnesses(metadata, table)?;
+        let outdated = core::mem::take(&mut self.outdated);
+        for slot in outdated.iter() {
+            table.release(*slot)?;
+        }
+        match metadata.commit(this, &table.spares, || outdated.iter().copied(), Update::Free) {
+            super::Outcome::Durable => {}
+            _ => return Err(EIO),
+        }
+        self.raise_marks(metadata)
+    }
+
+    /// Gives a spare that joins the set the witness pages of the spare before it.
+    fn write_witness_pages(
+        &mut self,
+        metadata: &mut Metadata,
+        table: &Table,
+        spare: SpareIndex,
+    ) -> Result {
+        let set = metadata.set;
+        let mut spares = set.spares.spares();
+        let Some(before) = spares.find(|other| set.spares.witness_of(*other) == Some(spare)) else {
+            return Ok(());
+        };
+        let mark = metadata.member(before)?.superblock.slot_mark;
+        for page in mark.pages() {
+            self.write_witness_page(metadata, table, before, page)?;
+        }
+        self.device(spare)?.flush()?;
+        metadata.write_superblock(self.this, spare, |superblock| superblock.witness_mark = mark)
+    }
+
+    /// Writes the witness page of a slot page from what is known of the slots.
+    fn write_witness_page(
+        &self,
+        metadata: &mut Metadata,
+        table: &Table,
+        spare: SpareIndex,
+        page: PageNumber,
+    ) -> Result {
+        let change = Change {
+            this: self.this,
+            records: &table.spares,
+            spare,
+            update: Update::Occupy,
+        };
+        let witness = metadata.witness(spare).ok_or(EINVAL)?;
+        let sequence = metadata.member(spare)?.sequence.unwrap_or(Sequence::FIRST);
+        let none = || core::iter::empty();
+        metadata.write_witness(&change, &none, page, sequence, witness)
+    }
+
+    /// Writes witness pages again that are bad or behind the slot pages that they stand for.
+    fn repair_witnesses(&mut self, metadata: &mut Metadata, table: &Table) -> Result {
+        for spare in metadata.set.spares.spares() {
+            let Some(witness) = metadata.witness(spare) else {
+                return Ok(());
+            };
+            let superblock = metadata.member(witness)?.superblock;
+            let mark = metadata.member(spare)?.superblock.slot_mark;
+            for page in mark.pages() {
+                let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
+                let own = metadata.member(spare)?.superblock.layout;
+                let own = own.slot_page(page, End::Front).ok_or(EINVAL)?;
+                let sequence = |subject, read: Result, buffer: &Buffer| {
+                    let name = Name {
+                        uuid: metadata.set.uuid,
+                        spare,
+                        subject,
+                    };
+                    let page = nth_page(buffer, 0).filter(|_| read.is_ok());
+                    page.and_then(|page| check(page, &name, crc32c).ok())
+                };
+                let read = read_page(self.device(spare)?, own.0, &mut self.front);
+                let own = sequence(Subject::Slots(page), read, &self.front);
+                let read = read_page(self.device(witness)?, place.0, &mut self.back);
+                let theirs = sequence(Subject::Witness(page), read, &self.back);
+                if theirs.is_none() || theirs < own {
+                    self.write_witness_page(metadata, table, spare, page)?;
+                }
+            }
+            if superblock.witness_mark < mark {
+                let raise = |superblock: &mut Superblock| superblock.witness_mark = mark;
+                metadata.write_superblock(self.this, witness, raise)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the first slot pages of every spare ready.
+    fn raise_marks(&self, metadata: &mut Metadata) -> Result {
+        for spare in metadata.set.spares.spares() {
+            let superblock = metadata.member(spare)?.superblock;
+            let mark = superblock.layout.slot_pages().min(FIRST_MARK);
+            if superblock.slot_mark < mark {
+                metadata.raise_mark(self.this, spare, mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a page of a spare to another place on it, and makes it stable.
+    fn copy_page(&mut self, spare: SpareIndex, from: SpareSector, to: SpareSector) -> Result {
+        let device = self.device(spare)?;
+        read_page(device, from.0, &mut self.front)?;
+        device.write_through(to.0, &mut self.front.sectors(0, PAGE)?)
+    }
+}
+
+/// The spares of an existing set with what they are.
+fn metadata_spares<'e, 'f>(
+    existing: &'e Existing<'f>,
+) -> impl Iterator<Item = (SpareIndex, &'e assembly::Member<'f>)> + use<'e, 'f> {
+    existing.set.spares.spares().zip(existing.members.iter().flatten())
+}
+
+/// Puts a block that was found in `slot` into the table. Of two entries for a block the one with the later time counts:
+/// returns the slot of the other one.
+///
+/// # Errors
+///
+/// `EEXIST` for two entries of the same time; the table's.
+fn load_record(table: &Table, slot: Slot, record: &Record) -> Result<Option<Slot>> {
+    let known = table.with_index(|index| index.find(&table.spares, record.block));
+    let Some(known) = known else {
+        table.insert(slot, record, false)?;
+        return Ok(None);
+    };
+    let time = table.spares.record(known.slot).ok_or(EINVAL)?.time;
+    if time == record.time {
+        return Err(EEXIST);
+    }
+    table.occupy(slot, record)?;
+    if record.time < time {
+        return Ok(Some(slot));
+    }
+    table.with_index(|index| index.replace(&table.spares, slot, false));
+    Ok(Some(known.slot))
+}
+
+/// Page `at` of a buffer.
+fn nth_page(buffer: &Buffer, at: usize) -> Option<&Page> {
+    buffer.get(at.checked_mul(PAGE_BYTES)?..)?.first_chunk()
+}
+
+/// A UUID that nobody else has.
+fn random_uuid() -> Uuid {
+    let mut bytes = [0; 16];
+    for half in bytes.chunks_exact_mut(8) {
+        half.copy_from_slice(&crate::sync::random().to_ne_bytes());
+    }
+    Uuid::from_random(bytes)
+}
+
+/// Pages 1 to a mark, so many at a time as a buffer holds.
+struct Batches {
+    next: u32,
+    mark: PageCount,
+}
+
+impl Batches {
+    fn new(mark: PageCount) -> Self {
+        Self { next: 1, mark }
+    }
+
+    /// The first page of the next batch, and how many it has.
+    fn next(&mut self) -> Option<(PageNumber, usize)> {
+        let first = PageNumber::new(self.next).filter(|first| self.mark.contains(*first))?;
+        let left = self.mark.0.saturating_sub(self.next).saturating_add(1);
+        let count = left.min(BATCH_PAGES as u32);
+        self.next = self.next.saturating_add(count);
+        Some((first, count as usize))
+    }
+}

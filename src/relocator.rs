@@ -1,0 +1,817 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving blocks: between main and the spares, while requests run.
+//!
+//! `docs/relocation.md` is the argument behind this file. All of it runs under one mutex per device, in a
+//! scope without memory reclaim through I/O. What is changed together forms a *section*: its blocks are marked as
+//! moving, the requests that were sent on before are drained, data is copied, metadata is made durable, and
+//! only then the new places are published and the requests that had to wait are let go.
+
+use crate::block::bio::Operation;
+use crate::block::device::BlockDevice;
+use crate::block::device::Buffer;
+use crate::block::noio;
+use crate::block::status::Status;
+use crate::dm::request::Deferred;
+use crate::dm::target::Live;
+use crate::metadata::Metadata;
+use crate::metadata::Outcome;
+use crate::metadata::Update;
+use crate::remap::listing;
+use crate::remap::options::Setting;
+use crate::remap::records::Entry;
+use crate::remap::records::Record;
+use crate::remap::records::Records;
+use crate::remap::resolve::Layouts;
+use crate::remap::resolve::resolve;
+use crate::remap::resolve::Direction;
+use crate::remap::resolve::Place;
+use crate::remap::units::Block;
+use crate::remap::units::BlockSize;
+use crate::remap::units::Cause;
+use crate::remap::units::LiveMask;
+use crate::remap::units::Sector;
+use crate::remap::units::Sectors;
+use crate::remap::units::Slot;
+use crate::remap::units::SpareIndex;
+use crate::remap::units::UnixTime;
+use crate::remap::units::MAX_SPARES;
+use crate::sync::rcu;
+use crate::sync::rcu::Guard;
+use crate::table::Table;
+use crate::target::Mode;
+use crate::target::Remap;
+use crate::target::Tag;
+use crate::traffic::Kind;
+use core::ops::RangeInclusive;
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+
+/// The most blocks that move in one section.
+///
+/// More of them share the flushes and pages of a section; but requests to a block wait until the whole section is
+/// done, which for this many is some hundred milliseconds on a disk.
+const SECTION_BLOCKS: usize = 128;
+
+/// What the relocator owns. The mutex around it is what "the one writer" means elsewhere.
+pub(crate) struct Relocator {
+    /// Whether blocks may be moved: from `preresume` to `postsuspend`.
+    pub(crate) running: bool,
+    /// The pages on the spares, once they have been read.
+    pub(crate) metadata: Option<KBox<Metadata>>,
+    /// Room for a block.
+    buffer: Buffer,
+    /// Room for another one, to compare with.
+    other: Buffer,
+}
+
+impl Relocator {
+    /// A relocator that does nothing yet.
+    pub(crate) fn new() -> Result<Self> {
+        let bytes = BlockSize::MAX.0 as usize * 512;
+        Ok(Self {
+            running: false,
+            metadata: None,
+            buffer: Buffer::new(bytes)?,
+            other: Buffer::new(bytes)?,
+        })
+    }
+}
+
+/// A block that moves in a section.
+struct Job {
+    block: Block,
+    slot: Slot,
+    /// What was live before.
+    before: LiveMask,
+    /// What will be live.
+    after: LiveMask,
+    /// Whether the block is not relocated before, or not any more after.
+    whole: bool,
+    /// Why it stays as it is.
+    error: Option<Error>,
+}
+
+/// Runs `f` as the relocator of the device.
+///
+/// # Errors
+///
+/// `EBUSY` while the device is suspended, `EIO` when it has failed.
+pub(crate) fn run<R>(
+    this: &Live<Remap>,
+    f: impl FnOnce(&mut Session<'_>) -> Result<R>,
+) -> Result<R> {
+    let _noio = noio::Scope::new();
+    let mut relocator = this.relocator.lock();
+    if !relocator.running {
+        return Err(EBUSY);
+    }
+    let table = this.table().ok_or(EIO)?;
+    let main = this.main_device().ok_or(EIO)?;
+    f(&mut Session {
+        this,
+        table,
+        main,
+        relocator: &mut relocator,
+    })
+}
+
+/// The relocator at work.
+pub(crate) struct Session<'a> {
+    this: &'a Live<Remap>,
+    table: &'a Table,
+    main: &'a BlockDevice,
+    relocator: &'a mut Relocator,
+}
+
+impl Session<'_> {
+    /// The sectors of main that make up `block`.
+    fn sectors_of(&self, block: Block) -> Sectors {
+        self.table.block_size.sectors_of(block, self.table.main)
+    }
+
+    /// The mask of all sectors of `block`.
+    fn all_of(&self, block: Block) -> LiveMask {
+        LiveMask::first(self.sectors_of(block))
+    }
+
+    /// The device of a spare.
+    fn spare(&self, spare: SpareIndex) -> Result<&BlockDevice> {
+        self.this.spare_device(spare).ok_or(ENXIO)
+    }
+
+    /// The first sector of the data of `slot` on its spare.
+    fn slot_sector(&self, slot: Slot) -> Result<u64> {
+        let start = self.table.spares.data_start(slot.spare()).ok_or(ENXIO)?;
+        start
+            .checked_add(self.table.block_size.slot_offset(slot.number()))
+            .map(|sector| sector.0)
+            .ok_or(EINVAL)
+    }
+
+    /// Relocates the blocks of a range that are not, and saves what was unreadable of those that are.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal;
+    /// otherwise the error of the first block that could not be relocated, after all others were.
+    pub(crate) fn add(&mut self, range: RangeInclusive<Block>, cause: Cause) -> Result {
+        self.check_writable()?;
+        let blocks = u64::from(range.end().0.saturating_sub(range.start().0)) + 1;
+        let known = self.table.with_index(|index| {
+            let spares = self.table.spares.allocators();
+            listing::count_in_range(index, &self.table.spares, spares, range.clone())
+        });
+        let free = (self.table.spares.allocators_present())
+            .fold(0u64, |sum, spare| sum.saturating_add(spare.free().0.into()));
+        if blocks.saturating_sub(known.0.into()) > free {
+            self.this.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(ENOSPC);
+        }
+        let mut result = Ok(());
+        let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
+        let mut next = Some(*range.start());
+        while let Some(first) = next {
+            if kernel::current!().signal_pending() {
+                return Err(EINTR);
+            }
+            next = self.collect_to_add(first, *range.end(), cause, &mut jobs)?;
+            result = result.and(self.relocate(&mut jobs));
+            jobs.clear();
+            self.check_writable()?;
+        }
+        result
+    }
+
+    /// Fills `jobs` with marked blocks from `first` to `last` that have to be copied, and returns where to go on.
+    fn collect_to_add(
+        &mut self,
+        first: Block,
+        last: Block,
+        cause: Cause,
+        jobs: &mut KVec<Job>,
+    ) -> Result<Option<Block>> {
+        let mut block = first;
+        while jobs.len() < SECTION_BLOCKS {
+            match self.mark_to_add(block, cause) {
+                Ok(job) => {
+                    if let Some(job) = job {
+                        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+                    }
+                }
+                Err(error) => {
+                    // What is marked already must not stay so.
+                    self.relocate(jobs)?;
+                    return Err(error);
+                }
+            }
+            match block.next() {
+                Some(following) if following <= last => block = following,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(block))
+    }
+
+    /// Marks a block as moving that has to be copied: [`None`] when all of it lives on a spare.
+    fn mark_to_add(&mut self, block: Block, cause: Cause) -> Result<Option<Job>> {
+        let all = self.all_of(block);
+        let found = self
+            .table
+            .with_index(|index| index.find(&self.table.spares, block));
+        if let Some(found) = found {
+            if found.live == all || self.this.spare_device(found.slot.spare()).is_none() {
+                return Ok(None);
+            }
+            self.table
+                .with_index(|index| index.set_moving(&self.table.spares, block));
+            return Ok(Some(Job {
+                block,
+                slot: found.slot,
+                before: found.live,
+                after: found.live,
+                whole: false,
+                error: None,
+            }));
+        }
+        let slot = self.free_slot()?;
+        let record = Record {
+            block,
+            live: LiveMask::EMPTY,
+            time: now(),
+            cause,
+        };
+        self.table.insert(slot, &record, true)?;
+        Ok(Some(Job {
+            block,
+            slot,
+            before: LiveMask::EMPTY,
+            after: LiveMask::EMPTY,
+            whole: true,
+            error: None,
+        }))
+    }
+
+    /// A free slot on the spare that has the most of them.
+    fn free_slot(&self) -> Result<Slot> {
+        (self.table.spares.allocators_present())
+            .max_by_key(|spare| spare.free())
+            .and_then(|spare| spare.lowest_free(&self.table.spares))
+            .ok_or(ENOSPC)
+    }
+
+    /// Copies marked blocks to their slots, and ends the section.
+    fn relocate(&mut self, jobs: &mut [Job]) -> Result {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.this.traffic.drain();
+        for job in jobs.iter_mut() {
+            match self.copy_to_spare(job.block, job.slot, job.before) {
+                Ok(live) => job.after = live,
+                Err(error) => job.error = Some(error),
+            }
+        }
+        self.flush_spares(jobs);
+        for job in jobs.iter_mut().filter(|job| job.error.is_none()) {
+            let set = self.table.spares.set_live(job.slot, job.after);
+            job.error = set.err().map(|_| EINVAL);
+        }
+        self.undo(jobs.iter().filter(|job| job.error.is_some()));
+        self.commit(jobs, Update::Occupy)?;
+        let mut relocated = 0u64;
+        let mut result = Ok(());
+        for job in jobs.iter() {
+            match job.error {
+                Some(error) => result = result.and(Err(error)),
+                None => {
+                    self.publish(job.block);
+                    let dead = |live| self.all_of(job.block).without(live).count().0;
+                    let dead_before = if job.whole { 0 } else { dead(job.before) };
+                    self.this.counts.change_unreadable(dead_before, dead(job.after));
+                    relocated += u64::from(job.whole);
+                }
+            }
+        }
+        self.this.counts.relocated.fetch_add(relocated, Ordering::Relaxed);
+        self.serve_deferred();
+        if relocated > 0 {
+            self.this.event();
+        }
+        result
+    }
+
+    /// Takes back what was prepared for the blocks that cannot be relocated.
+    fn undo<'j>(&self, jobs: impl Iterator<Item = &'j Job> + Clone) {
+        for job in jobs.clone() {
+            self.table.with_index(|index| {
+                if job.whole {
+                    index.remove(&self.table.spares, job.block);
+                } else {
+                    index.clear_moving(&self.table.spares, job.block);
+                }
+            });
+        }
+        if jobs.clone().any(|job| job.whole) {
+            rcu::grace_period();
+        }
+        for job in jobs {
+            if job.whole {
+                self.free(job.slot);
+            } else {
+                let set = self.table.spares.set_live(job.slot, job.before);
+                debug_assert!(set.is_ok());
+            }
+        }
+    }
+
+    /// Gives a slot back that no request can find any more.
+    fn free(&self, slot: Slot) {
+        let freed = self.table.release(slot);
+        debug_assert!(freed.is_ok());
+    }
+
+    /// Lets requests to a block go to where it lives now.
+    fn publish(&self, block: Block) {
+        self.table
+            .with_index(|index| index.clear_moving(&self.table.spares, block));
+    }
+
+    /// Copies the sectors of a block that are not live to its slot, as far as they can be read, and returns which
+    /// sectors are live then.
+    ///
+    /// # Errors
+    ///
+    /// The spare's, when it cannot be written.
+    fn copy_to_spare(&mut self, block: Block, slot: Slot, live: LiveMask) -> Result<LiveMask> {
+        let start = self.table.block_size.first_sector(block).0;
+        let all = self.all_of(block);
+        let missing = all.without(live);
+        let read = self.read_main(start, missing);
+        let to = self.slot_sector(slot)?;
+        for (at, count) in runs(read) {
+            let device = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
+            device.write(
+                to.checked_add(at as u64).ok_or(EINVAL)?,
+                &mut self.relocator.buffer.sectors(at, count)?,
+            )?;
+        }
+        Ok(live.union(read))
+    }
+
+    /// Reads the sectors of `wanted` of the block that begins at `start` from main into the same places of the
+    /// buffer, and returns which of them could be read: first all at once, then, where that fails, one after the other, each
+    /// of them several times.
+    fn read_main(&mut self, start: u64, wanted: LiveMask) -> LiveMask {
+        let mut read = LiveMask::EMPTY;
+        for (at, count) in runs(wanted) {
+            if self.read_once(start, at, count).is_ok() {
+                read = read.union(mask(at, count));
+                continue;
+            }
+            let unit = self.this.config.logical_sectors;
+            for at in (at..at + count).step_by(unit) {
+                let attempts = self.this.options().read_retries.get().saturating_add(1);
+                if (0..attempts).any(|_| self.read_once(start, at, unit).is_ok()) {
+                    read = read.union(mask(at, unit));
+                }
+            }
+        }
+        read
+    }
+
+    /// Reads a part of the block that begins at `start` from main into the same place of the buffer.
+    fn read_once(&mut self, start: u64, at: usize, count: usize) -> Result {
+        let sector = start.checked_add(at as u64).ok_or(EINVAL)?;
+        self.main
+            .read(sector, &mut self.relocator.buffer.sectors(at, count)?)
+    }
+
+    /// Makes the data that was written to the slots of `jobs` stable; those whose spare fails to, fail.
+    fn flush_spares(&mut self, jobs: &mut [Job]) {
+        for spare in (0..MAX_SPARES).filter_map(SpareIndex::new) {
+            let on_spare = |job: &&mut Job| job.slot.spare() == spare && job.error.is_none();
+            if jobs.iter_mut().any(|job| on_spare(&job)) {
+                if let Err(error) = self.spare(spare).and_then(BlockDevice::flush) {
+                    for job in jobs.iter_mut().filter(on_spare) {
+                        job.error = Some(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the entries of the jobs that have not failed durable: as they are in the records, or free.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the change was not made: then everything is as before, and no block is moving. Also when the outcome is
+    /// in doubt: then the blocks stay marked and requests to them fail from now on, as nobody knows which state the next
+    /// activation will find.
+    fn commit(&mut self, jobs: &[Job], update: Update) -> Result {
+        let good = || jobs.iter().filter(|job| job.error.is_none());
+        let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
+        let slots = || good().map(|job| job.slot);
+        let outcome = metadata.commit(self.this, &self.table.spares, slots, update);
+        if outcome == Outcome::Durable {
+            return Ok(());
+        }
+        self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Outcome::Durable | Outcome::OneCopy => {
+                self.this.set_mode(Mode::ReadOnly);
+                return Ok(());
+            }
+            Outcome::InDoubt => self.this.set_mode(Mode::Failed),
+            Outcome::NotMade => {
+                self.this.set_mode(Mode::ReadOnly);
+                match update {
+                    Update::Occupy => self.undo(good()),
+                    Update::Free => good().for_each(|job| self.publish(job.block)),
+                }
+            }
+        }
+        self.serve_deferred();
+        Err(EIO)
+    }
+
+    /// Refuses to move blocks when metadata cannot be written.
+    fn check_writable(&self) -> Result {
+        match self.this.mode() {
+            Mode::ReadWrite => Ok(()),
+            Mode::ReadOnly => Err(EROFS),
+            Mode::Failed => Err(EIO),
+        }
+    }
+
+    /// Copies the relocated blocks of a range back to main and frees their slots.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal.
+    pub(crate) fn remove(&mut self, range: RangeInclusive<Block>) -> Result {
+        self.check_writable()?;
+        let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
+        let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
+        let mut result = Ok(());
+        let mut next = Some(*range.start());
+        while let Some(first) = next.filter(|first| first <= range.end()) {
+            if kernel::current!().signal_pending() {
+                return Err(EINTR);
+            }
+            let found = self.table.with_index(|index| {
+                let spares = self.table.spares.allocators();
+                let rest = first..=*range.end();
+                listing::blocks_in_range(index, &self.table.spares, spares, rest, &mut entries)
+            });
+            next = match found.last() {
+                Some(last) if found.len() == SECTION_BLOCKS => last.block.next(),
+                _ => None,
+            };
+            for entry in found {
+                let marked = self
+                    .table
+                    .with_index(|index| index.set_moving(&self.table.spares, entry.block));
+                let Some(marked) = marked else { continue };
+                let job = Job {
+                    block: entry.block,
+                    slot: entry.slot,
+                    before: marked.live,
+                    after: LiveMask::EMPTY,
+                    whole: true,
+                    error: None,
+                };
+                jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+            }
+            result = result.and(self.bring_back(&mut jobs));
+            jobs.clear();
+            self.check_writable()?;
+        }
+        result
+    }
+
+    /// Copies marked blocks back to main, frees their slots, and ends the section.
+    fn bring_back(&mut self, jobs: &mut [Job]) -> Result {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.this.traffic.drain();
+        for job in jobs.iter_mut() {
+            job.error = self.copy_to_main(job).err();
+        }
+        let flushed = self.main.flush();
+        for job in jobs.iter_mut().filter(|job| job.error.is_none()) {
+            job.error = flushed.and_then(|()| self.compare(job)).err();
+        }
+        let failed = || jobs.iter().filter(|job| job.error.is_some());
+        failed().for_each(|job| self.publish(job.block));
+        let result = if failed().next().is_some() { Err(EIO) } else { Ok(()) };
+        self.commit(jobs, Update::Free)?;
+        let mut removed = 0u64;
+        for job in jobs.iter().filter(|job| job.error.is_none()) {
+            let dead = self.all_of(job.block).without(job.before).count().0;
+            self.this.counts.change_unreadable(dead, 0);
+            self.table
+                .with_index(|index| index.remove(&self.table.spares, job.block));
+            removed += 1;
+        }
+        rcu::grace_period();
+        for job in jobs.iter().filter(|job| job.error.is_none()) {
+            self.free(job.slot);
+        }
+        self.this.counts.removed.fetch_add(removed, Ordering::Relaxed);
+        self.serve_deferred();
+        result
+    }
+
+    /// Copies the live sectors of a block from its slot to main.
+    fn copy_to_main(&mut self, job: &Job) -> Result {
+        let start = self.table.block_size.first_sector(job.block).0;
+        let from = self.slot_sector(job.slot)?;
+        for (at, count) in runs(job.before) {
+            let spare = self.this.spare_device(job.slot.spare()).ok_or(ENXIO)?;
+            let piece = &mut self.relocator.buffer.sectors(at, count)?;
+            spare.read(from.checked_add(at as u64).ok_or(EINVAL)?, piece)?;
+            self.main
+                .write(start.checked_add(at as u64).ok_or(EINVAL)?, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Fails with `EIO` unless main has in the live sectors of a block what its slot has.
+    fn compare(&mut self, job: &Job) -> Result {
+        let start = self.table.block_size.first_sector(job.block).0;
+        let from = self.slot_sector(job.slot)?;
+        for (at, count) in runs(job.before) {
+            let spare = self.this.spare_device(job.slot.spare()).ok_or(ENXIO)?;
+            let Relocator { buffer, other, .. } = &mut *self.relocator;
+            let on_spare = &mut buffer.sectors(at, count)?;
+            let on_main = &mut other.sectors(at, count)?;
+            spare.read(from.checked_add(at as u64).ok_or(EINVAL)?, on_spare)?;
+            self.main
+                .read(start.checked_add(at as u64).ok_or(EINVAL)?, on_main)?;
+            if on_spare.bytes() != on_main.bytes() {
+                return Err(EIO);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes an option, here and in the metadata.
+    pub(crate) fn set_options(&mut self, setting: Setting) -> Result {
+        self.check_writable()?;
+        let options = self.this.options().with(setting);
+        let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
+        metadata.set_options(self.this, options).inspect_err(|_| {
+            self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
+            self.this.set_mode(Mode::ReadOnly);
+        })?;
+        self.this.set_options(options);
+        Ok(())
+    }
+
+    /// Saves the unreadable sectors of a block as far as they can be read now.
+    pub(crate) fn heal(&mut self, block: Block) -> Result {
+        self.check_writable()?;
+        let relocated = self
+            .table
+            .with_index(|index| index.find(&self.table.spares, block));
+        if relocated.is_none() {
+            return Ok(());
+        }
+        let mut jobs = KVec::with_capacity(1, GFP_KERNEL)?;
+        if let Some(job) = self.mark_to_add(block, Cause::Read)? {
+            jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        }
+        self.relocate(&mut jobs)
+    }
+
+    /// Deals with every request that was put aside.
+    pub(crate) fn serve_deferred(&mut self) {
+        loop {
+            let request = self.this.deferred.lock().pop();
+            match request {
+                Some(request) => self.serve(request),
+                None => return,
+            }
+        }
+    }
+
+    /// Deals with a request that was put aside: it lies in one block.
+    fn serve(&mut self, request: Deferred) {
+        let this = self.this;
+        let start = Sector(request.sector().wrapping_sub(this.begin()));
+        let len = Sectors(request.sectors().into());
+        let direction = direction(request.operation());
+        let guard = Guard::new();
+        let ticket = this.traffic.begin(kind_of(request.operation()), &guard);
+        let piece = resolve(
+            self.table.index(&guard),
+            &self.table.spares,
+            &self.table.spares,
+            start,
+            len,
+            direction,
+        );
+        drop(guard);
+        let tag = Tag::new(start, ticket);
+        let whole = piece.len == len;
+        match piece.place {
+            Place::Main if whole => match this.device(this.config.main) {
+                Some(main) => request.submit(main, start.0, tag.into_word()),
+                None => end(request, tag, Status::IO_ERROR),
+            },
+            Place::Dead { .. } if whole && direction == Direction::Read => {
+                match this.device(this.config.main) {
+                    Some(main) => request.submit(main, start.0, tag.dead().into_word()),
+                    None => end(request, tag, Status::IO_ERROR),
+                }
+            }
+            Place::Spare { spare, sector } if whole => match this.spare(spare) {
+                Some(device) => request.submit(device, sector.0, tag.on_spare().into_word()),
+                None => end(request, tag, Status::IO_ERROR),
+            },
+            Place::Dead { slot } if direction == Direction::Write => {
+                this.traffic.put_aside(ticket);
+                self.serve_dead_write(request, start, slot);
+            }
+            Place::Missing { .. } | Place::Moving => end(request, tag, Status::IO_ERROR),
+            _ => {
+                let mut request = request;
+                let status = match self.serve_in_pieces(&mut request, start) {
+                    Ok(()) => Status::OK,
+                    Err(error) if error == EOPNOTSUPP => Status::NOT_SUPPORTED,
+                    Err(error) if error == ENODATA => Status::MEDIUM,
+                    Err(_) => Status::IO_ERROR,
+                };
+                end(request, tag, status);
+            }
+        }
+    }
+
+    /// Carries out a read, discard or secure erase whose sectors live in several places, and waits for it.
+    fn serve_in_pieces(&mut self, request: &mut Deferred, start: Sector) -> Result {
+        let len = request.sectors() as usize;
+        let mut done = 0;
+        while done < len {
+            let at = start.checked_add(Sectors(done as u64)).ok_or(EINVAL)?;
+            let piece = self.table.with_index(|index| {
+                resolve(
+                    index,
+                    &self.table.spares,
+                    &self.table.spares,
+                    at,
+                    Sectors((len - done) as u64),
+                    Direction::Read,
+                )
+            });
+            let count = piece.len.0 as usize;
+            let (device, sector) = match piece.place {
+                Place::Main | Place::Dead { .. } => (self.main, at.0),
+                Place::Spare { spare, sector } => {
+                    (self.this.spare_device(spare).ok_or(ENXIO)?, sector.0)
+                }
+                Place::Missing { .. } | Place::Moving => return Err(EIO),
+            };
+            match request.operation() {
+                Operation::Discard => device.discard(sector, piece.len.0)?,
+                Operation::SecureErase => device.secure_erase(sector, piece.len.0)?,
+                _ => device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?,
+            }
+            done += count;
+        }
+        if request.operation() == Operation::Read {
+            request.copy_from(&self.relocator.buffer);
+        }
+        Ok(())
+    }
+
+    /// Carries out a write to a block of which a sector that it touches lives on main still.
+    fn serve_dead_write(&mut self, request: Deferred, start: Sector, slot: Slot) {
+        let written = self.write_dead(&request, start, slot);
+        let guard = Guard::new();
+        let ticket = self.this.traffic.begin(Kind::Write, &guard);
+        drop(guard);
+        let tag = Tag::new(start, ticket).on_spare();
+        end(
+            request,
+            tag,
+            match written {
+                Ok(()) => Status::OK,
+                Err(_) => Status::IO_ERROR,
+            },
+        );
+    }
+
+    /// Writes the sectors of a request to the slot of their block, durably, and brings them to life.
+    fn write_dead(&mut self, request: &Deferred, start: Sector, slot: Slot) -> Result {
+        self.check_writable()?;
+        let block = self.table.block_size.block_of(start).ok_or(EINVAL)?;
+        let at = usize::from(self.table.block_size.offset_of(start).get());
+        let count = request.sectors() as usize;
+        let found = self
+            .table
+            .with_index(|index| index.set_moving(&self.table.spares, block))
+            .ok_or(EIO)?;
+        let mut jobs = KVec::with_capacity(1, GFP_KERNEL)?;
+        let job = Job {
+            block,
+            slot,
+            before: found.live,
+            after: found.live.union(mask(at, count)),
+            whole: false,
+            error: None,
+        };
+        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        self.this.traffic.drain();
+        let written = self.write_request(request, slot, at, count);
+        if let Some(job) = jobs.first_mut() {
+            job.error = written.err();
+            if job.error.is_none() {
+                let set = self.table.spares.set_live(slot, job.after);
+                job.error = set.err().map(|_| EINVAL);
+            }
+        }
+        self.undo(jobs.iter().filter(|job| job.error.is_some()));
+        self.commit(&jobs, Update::Occupy)?;
+        for job in &jobs {
+            if let Some(error) = job.error {
+                return Err(error);
+            }
+            self.publish(job.block);
+            let dead = |live| self.all_of(job.block).without(live).count().0;
+            self.this.counts.change_unreadable(dead(job.before), dead(job.after));
+        }
+        Ok(())
+    }
+
+    /// Writes the data of a request to the slot of its block and makes it stable.
+    fn write_request(&mut self, request: &Deferred, slot: Slot, at: usize, count: usize) -> Result {
+        let sector = (self.slot_sector(slot)?).checked_add(at as u64).ok_or(EINVAL)?;
+        let spare = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
+        let buffer = &mut self.relocator.buffer;
+        if request.operation() == Operation::WriteZeroes {
+            buffer.fill(0);
+        } else {
+            request.copy_to(buffer);
+        }
+        spare.write(sector, &mut buffer.sectors(0, count)?)?;
+        spare.flush()
+    }
+}
+
+/// Ends a request that was put aside.
+fn end(mut request: Deferred, tag: Tag, status: Status) {
+    request.set_tag(tag.into_word());
+    request.complete(status);
+}
+
+/// What an operation means for a sector that could not be saved: only what writes all of it brings it to life.
+pub(crate) fn direction(operation: Operation) -> Direction {
+    match operation {
+        Operation::Write | Operation::WriteZeroes => Direction::Write,
+        Operation::Read
+        | Operation::Discard
+        | Operation::SecureErase
+        | Operation::Flush
+        | Operation::Other => Direction::Read,
+    }
+}
+
+/// What a request counts as.
+#[inline(always)]
+pub(crate) fn kind_of(operation: Operation) -> Kind {
+    match operation {
+        Operation::Read => Kind::Read,
+        Operation::Write | Operation::WriteZeroes => Kind::Write,
+        Operation::Discard | Operation::SecureErase | Operation::Flush | Operation::Other => {
+            Kind::Other
+        }
+    }
+}
+
+/// The mask of `count` sectors from `at` on, both less than 65.
+fn mask(at: usize, count: usize) -> LiveMask {
+    let all = LiveMask::first(Sectors(count as u64)).0;
+    LiveMask(all.checked_shl(at as u32).unwrap_or(0))
+}
+
+/// The runs of sectors in a mask: where each begins, and how long it is.
+fn runs(mask: LiveMask) -> impl Iterator<Item = (usize, usize)> {
+    let mut rest = mask.0;
+    core::iter::from_fn(move || {
+        if rest == 0 {
+            return None;
+        }
+        let at = rest.trailing_zeros();
+        let count = rest.wrapping_shr(at).trailing_ones();
+        let run = LiveMask::first(Sectors(count.into())).0;
+        rest &= !run.checked_shl(at).unwrap_or(0);
+        Some((at as usize, count as usize))
+    })
+}
+
+/// The time of day.
+pub(crate) fn now() -> UnixTime {
+    UnixTime::from_seconds(crate::sync::unix_seconds())
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the device says of itself: `dmsetup status`, `dmsetup table`, the measurement of the integrity subsystem, and the
+//! messages `stats` and `lookup`.
+//!
+//! Nothing here waits for I/O or for the relocator.
+
+use crate::dm::device::Device;
+use crate::dm::target::Live;
+use crate::dm::target::StatusKind;
+use crate::dm::text::Text;
+use crate::remap::table_line::Line;
+use crate::remap::units::MAX_SPARES;
+use crate::target::Mode;
+use crate::target::Remap;
+use crate::traffic::Kind;
+use core::fmt;
+use core::fmt::Write;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
+
+/// Writes the status of a kind.
+pub(crate) fn write(this: &Live<Remap>, kind: StatusKind, text: &mut Text<'_>) -> fmt::Result {
+    match kind {
+        StatusKind::Info => write_info(this, text),
+        StatusKind::Table => write_table(this, text),
+        StatusKind::Ima => write_measurement(this, text),
+    }
+}
+
+/// The word for the mode.
+fn mode(this: &Live<Remap>) -> &'static str {
+    match this.mode() {
+        Mode::ReadWrite if this.options().automatic => "rw",
+        Mode::ReadWrite => "manual",
+        Mode::ReadOnly => "ro",
+        Mode::Failed => "fail",
+    }
+}
+
+/// A counter.
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// How many spares are there.
+fn online(this: &Live<Remap>) -> usize {
+    this.config.spares.iter().flatten().count()
+}
+
+/// `dmsetup status`: all keys, in the order of the documentation.
+fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
+    let counts = &this.counts;
+    let table = this.table();
+    let block = table.map_or(0, |table| table.block_size.sectors().0);
+    let used = table.map_or(0, |table| table.spares.used());
+    let total = table.map_or(0, |table| table.spares.slots());
+    write!(
+        text,
+        "mode={} health={} block={block} spares={}/{} used={used} total={total} unreadable={}",
+        mode(this),
+        health(this),
+        online(this),
+        this.config.count.get(),
+        counts.unreadable(),
+    )?;
+    for (name, value) in counters(this) {
+        match name {
+            "removed" => write!(text, " relocated_auto=0 removed={value}")?,
+            "meta_errors" => write!(
+                text,
+                " scan=off scan_pos=0 scan_passes=0 scan_errors=0 meta_errors={value}"
+            )?,
+            _ => write!(text, " {name}={value}")?,
+        }
+    }
+    match counts.last_error() {
+        Some(sector) => write!(text, " last_error={}", sector.0)?,
+        None => text.write_str(" last_error=-")?,
+    }
+    text.write_str(" exhaustion_days=-")
+}
+
+/// The word for the health: what can be known without the background pass and its model.
+fn health(this: &Live<Remap>) -> &'static str {
+    match this.mode() {
+        Mode::Failed => "critical",
+        _ if online(this) < this.config.count.get() => "critical",
+        Mode::ReadOnly if !this.config.read_only => "critical",
+        _ => "good",
+    }
+}
+
+/// The number of counters that the message `stats` shows.
+pub(crate) const COUNTERS: usize = 11;
+
+/// The counters, by name.
+fn counters(this: &Live<Remap>) -> [(&'static str, u64); COUNTERS] {
+    let traffic = &this.traffic;
+    let counts = &this.counts;
+    [
+        ("reads", traffic.ended(Kind::Read, false)),
+        ("writes", traffic.ended(Kind::Write, false)),
+        ("spare_reads", traffic.ended(Kind::Read, true)),
+        ("spare_writes", traffic.ended(Kind::Write, true)),
+        ("read_errors", traffic.errors(Kind::Read)),
+        ("write_errors", traffic.errors(Kind::Write)),
+        ("other_errors", traffic.errors(Kind::Other)),
+        ("relocated", count(&counts.relocated)),
+        ("removed", count(&counts.removed)),
+        ("refused", count(&counts.refused)),
+        ("meta_errors", count(&counts.meta_errors)),
+    ]
+}
+
+/// The name of a device as device mapper prints it.
+fn name(device: Option<&Device>) -> &str {
+    device.map_or("-", |device| device.name().to_str().unwrap_or("-"))
+}
+
+/// `dmsetup table`: arguments that make the same device again.
+fn write_table(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
+    let mut spares = [None; MAX_SPARES];
+    for (name_of, id) in spares.iter_mut().zip(this.config.spares) {
+        *name_of = id.map(|id| name(this.device(id)));
+    }
+    let line = Line {
+        main: name(this.device(this.config.main)),
+        spares: spares.get(..this.config.count.get()).unwrap_or_default(),
+        features: this.config.features.showing(this.options()),
+    };
+    write!(text, "{line}")
+}
+
+/// The measurement: which devices are mapped, and how.
+fn write_measurement(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
+    write!(text, ",main_device={}", name(this.device(this.config.main)))?;
+    let spares = this.config.spares.iter().take(this.config.count.get());
+    for (at, spare) in spares.enumerate() {
+        let device = spare.and_then(|id| this.device(id));
+        write!(text, ",spare_device_{at}={}", name(device))?;
+    }
+    let block = this.table().map_or(0, |table| table.block_size.sectors().0);
+    write!(text, ",block_size={block},mode={};", mode(this))
+}
+
+/// The message `stats`: the counters since the last `stats reset`, one a line.
+pub(crate) fn write_stats(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
+    let baseline = this.baseline();
+    for ((name, value), before) in counters(this).into_iter().zip(baseline) {
+        writeln!(text, "{name}={}", value.wrapping_sub(before))?;
+    }
+    Ok(())
+}
+
+/// The message `stats reset`.
+pub(crate) fn reset_stats(this: &Live<Remap>) {
+    this.set_baseline(counters(this).map(|(_, value)| value));
+}

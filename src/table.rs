@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The table of relocated blocks, in memory.
+//!
+//! The records of a spare's slots are kept in a tree of two levels whose parts are made when a slot in them is
+//! first used and stay until the device goes: so whoever has found a slot can look at its record without a lock.
+
+use crate::remap::index;
+use crate::remap::index::InsertError;
+use crate::remap::index::Seed;
+use crate::remap::index::Sizes;
+use crate::remap::records::Allocator;
+use crate::remap::records::Chunk;
+use crate::remap::records::ChunkNumber;
+use crate::remap::records::Record;
+use crate::remap::records::Records;
+use crate::remap::records::States;
+use crate::remap::resolve::Layouts;
+use crate::remap::units::BlockSize;
+use crate::remap::units::Sectors;
+use crate::remap::units::Slot;
+use crate::remap::units::SlotCount;
+use crate::remap::units::SlotNumber;
+use crate::remap::units::SpareIndex;
+use crate::remap::units::SpareSector;
+use crate::remap::units::MAX_SPARES;
+use crate::sync::rcu::Guard;
+use crate::sync::rcu::Once;
+use crate::sync::rcu::Published;
+use crate::sync::zeroed;
+use crate::sync::zeroed::Page;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::AtomicU64;
+use kernel::prelude::*;
+
+/// The index, with its memory.
+pub(crate) type Index = index::Index<KVVec<AtomicU32>, KVVec<AtomicU64>>;
+
+/// A spare as the table knows it.
+pub(crate) struct Spare {
+    /// Which slots are free; for the relocator.
+    pub(crate) allocator: Allocator,
+    /// Where slot 0 begins; [`None`] when the spare is missing.
+    data_start: Option<SpareSector>,
+    /// The records.
+    pages: KVec<Once<Page>>,
+}
+
+impl Spare {
+    /// A spare on which all of its `slots` are free, and whose data begins at `data_start`, unless it is missing.
+    pub(crate) fn new(
+        index: SpareIndex,
+        slots: SlotCount,
+        data_start: Option<SpareSector>,
+    ) -> Result<Self> {
+        let allocator = Allocator::new(index, slots);
+        let count = ChunkNumber::count_for(allocator.capacity()).div_ceil(zeroed::FAN_OUT);
+        let mut pages = KVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            pages.push(Once::new(), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            allocator,
+            data_start,
+            pages,
+        })
+    }
+
+    /// The part of the tree that leads to a chunk.
+    #[inline]
+    fn page(&self, chunk: ChunkNumber) -> Option<&Page> {
+        self.pages.get(chunk.get() / zeroed::FAN_OUT)?.get()
+    }
+
+    /// Makes the records of a slot, unless they are there.
+    fn make_record(&self, slot: SlotNumber) -> Result {
+        let chunk = ChunkNumber::of(slot);
+        let place = self.pages.get(chunk.get() / zeroed::FAN_OUT).ok_or(EINVAL)?;
+        if place.get().is_none() {
+            place.set(zeroed::boxed(GFP_KERNEL)?);
+        }
+        let page = place.get().ok_or(ENOMEM)?;
+        let at = chunk.get() % zeroed::FAN_OUT;
+        let (chunk, states) = page.chunks.get(at).zip(page.states.get(at)).ok_or(EINVAL)?;
+        if states.get().is_none() {
+            states.set(zeroed::boxed(GFP_KERNEL)?);
+        }
+        if chunk.get().is_none() {
+            chunk.set(zeroed::boxed(GFP_KERNEL)?);
+        }
+        Ok(())
+    }
+}
+
+/// All spares of a set, in the order of their indices.
+pub(crate) struct Spares(KVec<Spare>);
+
+impl Spares {
+    /// The spare with this index.
+    #[inline]
+    pub(crate) fn get(&self, index: SpareIndex) -> Option<&Spare> {
+        self.0.get(index.get())
+    }
+
+    /// The allocators of all spares.
+    pub(crate) fn allocators(&self) -> impl Iterator<Item = &Allocator> {
+        self.0.iter().map(|spare| &spare.allocator)
+    }
+
+    /// The allocators of the spares that are there.
+    pub(crate) fn allocators_present(&self) -> impl Iterator<Item = &Allocator> {
+        let present = self.0.iter().filter(|spare| spare.data_start.is_some());
+        present.map(|spare| &spare.allocator)
+    }
+
+    /// How many slots all spares have.
+    pub(crate) fn slots(&self) -> u64 {
+        self.allocators()
+            .fold(0u64, |sum, spare| sum.saturating_add(spare.capacity().0.into()))
+    }
+
+    /// How many slots hold a block.
+    pub(crate) fn used(&self) -> u64 {
+        self.allocators()
+            .fold(0u64, |sum, spare| sum.saturating_add(spare.used().0.into()))
+    }
+}
+
+impl Records for Spares {
+    #[inline]
+    fn chunk(&self, spare: SpareIndex, number: ChunkNumber) -> Option<&Chunk> {
+        let page = self.get(spare)?.page(number)?;
+        page.chunks.get(number.get() % zeroed::FAN_OUT)?.get()
+    }
+
+    #[inline]
+    fn states(&self, spare: SpareIndex, number: ChunkNumber) -> Option<&States> {
+        let page = self.get(spare)?.page(number)?;
+        page.states.get(number.get() % zeroed::FAN_OUT)?.get()
+    }
+}
+
+impl Layouts for Spares {
+    #[inline]
+    fn data_start(&self, spare: SpareIndex) -> Option<SpareSector> {
+        self.get(spare)?.data_start
+    }
+}
+
+/// The table: the index, and what is known of the slots.
+///
+/// What changes it is for the one relocator; see the documentation of the modules of `remap`.
+pub(crate) struct Table {
+    index: Published<Index>,
+    /// The spares and their records.
+    pub(crate) spares: Spares,
+    /// The size of main.
+    pub(crate) main: Sectors,
+    /// The unit of relocation.
+    pub(crate) block_size: BlockSize,
+}
+
+impl Table {
+    /// A table without relocations, whose index has room for `capacity`.
+    pub(crate) fn new(
+        main: Sectors,
+        block_size: BlockSize,
+        spares: KVec<Spare>,
+        capacity: SlotCount,
+    ) -> Result<Self> {
+        debug_assert!(spares.len() <= MAX_SPARES);
+        let slots = spares.iter().map(|spare| spare.allocator.capacity()).max();
+        let slots = slots.ok_or(EINVAL)?;
+        let sizes = Sizes::new(main, block_size, slots, capacity).ok_or(EINVAL)?;
+        Ok(Self {
+            index: Published::new(make_index(sizes)?),
+            spares: Spares(spares),
+            main,
+            block_size,
+        })
+    }
+
+    /// The index of this moment.
+    #[inline(always)]
+    pub(crate) fn index<'a>(&'a self, guard: &'a Guard) -> &'a Index {
+        self.index.read(guard)
+    }
+
+    /// Calls `f` with the index of this moment. `f` must not sleep.
+    pub(crate) fn with_index<R>(&self, f: impl FnOnce(&Index) -> R) -> R {
+        f(self.index(&Guard::new()))
+    }
+
+    /// Puts a block into a free slot, but not into the index. Sleeps.
+    pub(crate) fn occupy(&self, slot: Slot, record: &Record) -> Result {
+        let spare = self.spares.get(slot.spare()).ok_or(EINVAL)?;
+        spare.make_record(slot.number())?;
+        (spare.allocator.occupy(&self.spares, slot.number(), record)).map_err(|_| EINVAL)
+    }
+
+    /// Frees a slot that no request can find any more.
+    pub(crate) fn release(&self, slot: Slot) -> Result {
+        let spare = self.spares.get(slot.spare()).ok_or(EINVAL)?;
+        (spare.allocator.release(&self.spares, slot.number())).map_err(|_| EINVAL)
+    }
+
+    /// Takes a free slot out of use for good. Sleeps.
+    pub(crate) fn retire(&self, slot: Slot) -> Result {
+        let spare = self.spares.get(slot.spare()).ok_or(EINVAL)?;
+        spare.make_record(slot.number())?;
+        (spare.allocator.retire(&self.spares, slot.number())).map_err(|_| EINVAL)
+    }
+
+    /// Puts a block into a free slot and into the index, marked as moving or not.
+    ///
+    /// Sleeps. When it fails, nothing has changed.
+    pub(crate) fn insert(&self, slot: Slot, record: &Record, moving: bool) -> Result {
+        self.occupy(slot, record)?;
+        self.insert_word(slot, moving).inspect_err(|_| {
+            // No reader has seen the slot, as there was no word for it.
+            let released = self.release(slot);
+            debug_assert!(released.is_ok());
+        })
+    }
+
+    /// Inserts a slot with its record into the index, which grows when it is full.
+    fn insert_word(&self, slot: Slot, moving: bool) -> Result {
+        let insert = || self.with_index(|index| index.insert(&self.spares, slot, moving));
+        let inserted = match insert() {
+            Err(InsertError::Full) => {
+                self.grow()?;
+                insert()
+            }
+            other => other,
+        };
+        inserted.map_err(|error| match error {
+            InsertError::Present => EEXIST,
+            InsertError::Full => ENOSPC,
+            InsertError::BeyondMain | InsertError::UnknownSlot => EINVAL,
+        })
+    }
+
+    /// Publishes a larger index with the same contents.
+    fn grow(&self) -> Result {
+        let sizes = self.with_index(Index::next_sizes).ok_or(ENOSPC)?;
+        let larger = make_index(sizes)?;
+        self.with_index(|index| index.rebuild_into(&self.spares, &larger))
+            .map_err(|_| EINVAL)?;
+        self.index.replace(larger);
+        Ok(())
+    }
+}
+
+/// Makes an index without relocations.
+fn make_index(sizes: Sizes) -> Result<KBox<Index>> {
+    let mut words = KVVec::with_capacity(sizes.words(), GFP_KERNEL)?;
+    for _ in 0..sizes.words() {
+        words.push(AtomicU32::new(0), GFP_KERNEL)?;
+    }
+    let mut summary = KVVec::with_capacity(sizes.summary(), GFP_KERNEL)?;
+    for _ in 0..sizes.summary() {
+        summary.push(AtomicU64::new(0), GFP_KERNEL)?;
+    }
+    let seed = Seed(crate::sync::random());
+    let index = index::Index::new(sizes, words, summary, seed).ok_or(EINVAL)?;
+    Ok(KBox::new(index, GFP_KERNEL)?)
+}

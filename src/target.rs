@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target `remap`: from a table line to requests, status and messages.
+
+use crate::block::bio::Operation;
+use crate::block::device::BlockDevice;
+use crate::block::status::Status;
+use crate::dm::device::Device;
+use crate::dm::device::DeviceId;
+use crate::dm::request::DeferredList;
+use crate::dm::request::Ended;
+use crate::dm::request::Mapped;
+use crate::dm::request::Request;
+use crate::dm::target::Area;
+use crate::dm::target::Live;
+use crate::dm::target::Refusal;
+use crate::dm::target::Setup;
+use crate::dm::target::StatusKind;
+use crate::dm::target::Target;
+use crate::dm::text::Text;
+use crate::dm::text::Words;
+use crate::message;
+use crate::metadata;
+use crate::relocator;
+use crate::relocator::Relocator;
+use crate::remap::options::Options;
+use crate::remap::resolve::resolve;
+use crate::remap::resolve::Direction;
+use crate::remap::resolve::Place;
+use crate::remap::units::Sector;
+use crate::remap::units::Sectors;
+use crate::remap::units::SpareIndex;
+use crate::setup::Config;
+use crate::status;
+use crate::sync::rcu::Guard;
+use crate::sync::rcu::Once;
+use crate::table::Table;
+use crate::traffic::Ticket;
+use crate::traffic::Traffic;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering;
+use kernel::new_mutex;
+use kernel::new_spinlock;
+use kernel::prelude::*;
+use kernel::sync::Mutex;
+use kernel::sync::SpinLock;
+
+/// What the device can do now. It only gets less, until the next activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mode {
+    /// Blocks are relocated. Whether errors do so is an option.
+    ReadWrite = 0,
+    /// What is relocated is served, but metadata cannot be written.
+    ReadOnly = 1,
+    /// Which state of some blocks is on the media is not known: requests to them fail.
+    Failed = 2,
+}
+
+/// What a request carries from `map` to its end: its ticket, its first sector, and whether it went to main for
+/// sectors that could not be saved when their block was relocated.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag(usize);
+
+impl Tag {
+    const DEAD: usize = 1 << 4;
+    /// A request that was never counted.
+    const UNCOUNTED: usize = 1 << 5;
+    const SECTOR_SHIFT: u32 = 8;
+
+    /// The tag of a request that begins at `start`.
+    #[inline(always)]
+    pub(crate) const fn new(start: Sector, ticket: Ticket) -> Self {
+        // No device has 2^56 sectors.
+        Self((start.0 as usize) << Self::SECTOR_SHIFT | ticket.into_bits())
+    }
+
+    /// The tag of a request that is not counted.
+    const fn uncounted() -> Self {
+        Self(Self::UNCOUNTED)
+    }
+
+    /// The same for a request that goes to a spare.
+    #[inline]
+    pub(crate) const fn on_spare(self) -> Self {
+        Self(self.0 & !0xf | Ticket::from_bits(self.0).on_spare().into_bits())
+    }
+
+    /// The same for a read of sectors that could not be saved.
+    #[inline]
+    pub(crate) const fn dead(self) -> Self {
+        Self(self.0 | Self::DEAD)
+    }
+
+    /// The word that travels with the request.
+    #[inline(always)]
+    pub(crate) const fn into_word(self) -> usize {
+        self.0
+    }
+
+    /// The sector at which the request begins.
+    const fn start(self) -> Sector {
+        Sector((self.0 >> Self::SECTOR_SHIFT) as u64)
+    }
+}
+
+/// Numbers for `status` that change rarely.
+pub(crate) struct Counts {
+    /// Blocks that were relocated since activation.
+    pub(crate) relocated: AtomicU64,
+    /// Blocks that were brought back to main since activation.
+    pub(crate) removed: AtomicU64,
+    /// Relocations that found no free slot.
+    pub(crate) refused: AtomicU64,
+    /// Writes of metadata that failed.
+    pub(crate) meta_errors: AtomicU64,
+    /// Sectors of relocated blocks that could not be saved.
+    unreadable: AtomicU64,
+    /// The first sector of the last request that failed, plus one; 0 for none.
+    last_error: AtomicU64,
+}
+
+impl Counts {
+    const fn new() -> Self {
+        Self {
+            relocated: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            meta_errors: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
+            last_error: AtomicU64::new(0),
+        }
+    }
+
+    /// A block that had `before` unreadable sectors has `after` of them. For the relocator only.
+    pub(crate) fn change_unreadable(&self, before: u64, after: u64) {
+        let others = self.unreadable().saturating_sub(before);
+        self.unreadable
+            .store(others.saturating_add(after), Ordering::Relaxed);
+    }
+
+    /// Sectors of relocated blocks that could not be saved.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// The first sector of the last request that failed.
+    pub(crate) fn last_error(&self) -> Option<Sector> {
+        let stored = self.last_error.load(Ordering::Relaxed);
+        stored.checked_sub(1).map(Sector)
+    }
+
+    /// Notes the failure of a request that begins at `start`.
+    fn note_error(&self, start: Sector) {
+        self.last_error
+            .store(start.0.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+/// An instance of the target.
+#[pin_data]
+pub(crate) struct Remap {
+    /// What the table line says.
+    pub(crate) config: Config,
+    /// The requests.
+    pub(crate) traffic: Traffic,
+    /// The table of relocated blocks, from the first activation on.
+    table: Once<Table>,
+    /// What the device can do: a [`Mode`].
+    mode: AtomicU8,
+    /// Numbers for `status`.
+    pub(crate) counts: Counts,
+    /// A block with unreadable sectors of which some were read just now, plus one; 0 for none.
+    heal: AtomicU64,
+    /// Requests to blocks that are moving.
+    #[pin]
+    pub(crate) deferred: SpinLock<DeferredList>,
+    /// The options in force.
+    #[pin]
+    options: SpinLock<Options>,
+    /// What the counters of `stats` stood at when it was reset.
+    #[pin]
+    baseline: SpinLock<[u64; status::COUNTERS]>,
+    /// Who moves blocks.
+    #[pin]
+    pub(crate) relocator: Mutex<Relocator>,
+}
+
+impl Remap {
+    /// The table, once the device was activated.
+    #[inline(always)]
+    pub(crate) fn table(&self) -> Option<&Table> {
+        self.table.get()
+    }
+
+    /// Sets the table, at the first activation.
+    pub(crate) fn set_table(&self, table: KBox<Table>, unreadable: u64) {
+        self.counts.change_unreadable(0, unreadable);
+        self.table.set(table);
+    }
+
+    /// What the device can do.
+    pub(crate) fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Acquire) {
+            0 => Mode::ReadWrite,
+            1 => Mode::ReadOnly,
+            _ => Mode::Failed,
+        }
+    }
+
+    /// Degrades the device where everybody expects it, or has been told.
+    pub(crate) fn set_mode_silently(&self, mode: Mode) {
+        self.mode.fetch_max(mode as u8, Ordering::AcqRel);
+    }
+
+    /// The options in force.
+    pub(crate) fn options(&self) -> Options {
+        *self.options.lock()
+    }
+
+    /// What the counters of `stats` stood at when it was reset.
+    pub(crate) fn baseline(&self) -> [u64; status::COUNTERS] {
+        *self.baseline.lock()
+    }
+
+    /// Counts for `stats` from here on.
+    pub(crate) fn set_baseline(&self, baseline: [u64; status::COUNTERS]) {
+        *self.baseline.lock() = baseline;
+    }
+
+    /// Changes the options in force.
+    pub(crate) fn set_options(&self, options: Options) {
+        *self.options.lock() = options;
+    }
+}
+
+impl Live<Remap> {
+    /// The name of the mapped device, for the log.
+    pub(crate) fn log_name(&self) -> &str {
+        self.name().to_str().unwrap_or_default()
+    }
+
+    /// Main.
+    pub(crate) fn main_device(&self) -> Option<&BlockDevice> {
+        self.device(self.config.main).map(Device::block_device)
+    }
+
+    /// A spare that is not missing.
+    pub(crate) fn spare(&self, spare: SpareIndex) -> Option<&Device> {
+        let id = (*self.config.spares.get(spare.get())?)?;
+        self.device(id)
+    }
+
+    /// A spare that is not missing, for I/O.
+    pub(crate) fn spare_device(&self, spare: SpareIndex) -> Option<&BlockDevice> {
+        self.spare(spare).map(Device::block_device)
+    }
+
+    /// Degrades the device, which is told to those who wait for an event. May sleep.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        let before = self.mode.fetch_max(mode as u8, Ordering::AcqRel);
+        if before < mode as u8 {
+            let name = self.log_name();
+            match mode {
+                Mode::ReadWrite => {}
+                Mode::ReadOnly => pr_err!(
+                    "{name}: metadata cannot be written any more: no block is relocated from now on\n"
+                ),
+                Mode::Failed => pr_err!(
+                    "{name}: writing metadata failed in both copies: requests to the blocks of the \
+                     last operation fail until the device is activated anew\n"
+                ),
+            }
+            self.event();
+        }
+    }
+
+    /// Maps a request of which some sectors may be relocated. The guard is held since the request was counted.
+    #[inline(never)]
+    fn map_relocated<'r>(
+        &self,
+        table: &Table,
+        mut request: Request<'r>,
+        start: Sector,
+        ticket: Ticket,
+        guard: Guard,
+    ) -> Mapped<'r> {
+        let tag = Tag::new(start, ticket);
+        let direction = relocator::direction(request.operation());
+        loop {
+            let len = Sectors(request.sectors().into());
+            let index = table.index(&guard);
+            let piece = resolve(index, &table.spares, &table.spares, start, len, direction);
+            if piece.len < len && request.truncate(piece.len.0 as u32).is_err() {
+                break;
+            }
+            match piece.place {
+                Place::Main => match self.device(self.config.main) {
+                    Some(main) => return request.remap(main, start.0, tag.into_word()),
+                    None => break,
+                },
+                Place::Spare { spare, sector } => match self.spare(spare) {
+                    Some(device) => {
+                        return request.remap(device, sector.0, tag.on_spare().into_word())
+                    }
+                    None => break,
+                },
+                Place::Dead { .. } if direction == Direction::Read => {
+                    match self.device(self.config.main) {
+                        Some(main) => return request.remap(main, start.0, tag.dead().into_word()),
+                        None => break,
+                    }
+                }
+                Place::Dead { .. } => {
+                    self.traffic.put_aside(ticket);
+                    let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                    self.deferred.lock().push(deferred);
+                    drop(guard);
+                    self.queue_work();
+                    return mapped;
+                }
+                Place::Missing { .. } => break,
+                Place::Moving if self.mode() == Mode::Failed => break,
+                Place::Moving => {
+                    // The relocator takes the list after it has published the new place. Under the lock, either
+                    // that place is seen, or the request is on the list before the relocator takes it.
+                    let mut list = self.deferred.lock();
+                    let index = table.index(&guard);
+                    let again =
+                        resolve(index, &table.spares, &table.spares, start, piece.len, direction);
+                    if again.place == Place::Moving {
+                        self.traffic.put_aside(ticket);
+                        let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                        list.push(deferred);
+                        return mapped;
+                    }
+                }
+            }
+        }
+        drop(guard);
+        request.complete(Status::IO_ERROR, tag.into_word())
+    }
+}
+
+impl Target for Remap {
+    const NAME: &'static CStr = c"remap";
+    const VERSION: [u32; 3] = [1, 0, 0];
+    type Config = Config;
+
+    fn configure(words: Words<'_>, setup: &mut Setup<'_>) -> Result<Config, Refusal> {
+        Config::new(words, setup)
+    }
+
+    fn new(config: Config) -> impl PinInit<Self, Error> {
+        let options = config.options();
+        try_pin_init!(Self {
+            config,
+            traffic: Traffic::new()?,
+            table: Once::new(),
+            mode: AtomicU8::new(Mode::ReadWrite as u8),
+            counts: Counts::new(),
+            heal: AtomicU64::new(0),
+            deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
+            options <- new_spinlock!(options, "dm_remap_options"),
+            baseline <- new_spinlock!([0; status::COUNTERS], "dm_remap_baseline"),
+            relocator <- new_mutex!(Relocator::new()?, "dm_remap_relocator"),
+        })
+    }
+
+    #[inline(always)]
+    fn map<'r>(this: &Live<Self>, request: Request<'r>) -> Mapped<'r> {
+        let operation = request.operation();
+        let (Some(table), Some(main)) = (this.table(), this.device(this.config.main)) else {
+            return request.complete(Status::IO_ERROR, Tag::uncounted().into_word());
+        };
+        let guard = Guard::new();
+        // This comes before the look-up, see the documentation of `traffic`.
+        let ticket = this.traffic.begin(relocator::kind_of(operation), &guard);
+        if operation == Operation::Flush {
+            drop(guard);
+            let tag = Tag::new(Sector(0), ticket).into_word();
+            return match this.device(request.flush_target()) {
+                Some(device) => request.remap(device, 0, tag),
+                None => request.complete(Status::IO_ERROR, tag),
+            };
+        }
+        let start = Sector(request.sector().wrapping_sub(this.begin()));
+        let last = Sector(
+            (start.0)
+                .wrapping_add(request.sectors().into())
+                .wrapping_sub(1),
+        );
+        if table.index(&guard).may_contain(start, last) {
+            return this.map_relocated(table, request, start, ticket, guard);
+        }
+        drop(guard);
+        request.remap(main, start.0, Tag::new(start, ticket).into_word())
+    }
+
+    #[inline(always)]
+    fn end_io(this: &Live<Self>, ended: &Ended<'_>) {
+        let tag = Tag(ended.tag());
+        if tag.0 & (Tag::DEAD | Tag::UNCOUNTED) != 0 || ended.status() != Status::OK {
+            this.end_unusual(ended, tag);
+        }
+        if tag.0 & Tag::UNCOUNTED == 0 {
+            this.traffic.end(Ticket::from_bits(tag.0));
+        }
+    }
+
+    fn work(this: &Live<Self>) {
+        let served = relocator::run(this, |session| {
+            session.serve_deferred();
+            let block = this.heal.swap(0, Ordering::Relaxed);
+            match block.checked_sub(1).and_then(|block| u32::try_from(block).ok()) {
+                Some(block) => session.heal(crate::remap::units::Block(block)),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = served {
+            crate::warn_ratelimited!(
+                "{}: saving sectors failed: {error:?}\n",
+                this.log_name()
+            );
+        }
+    }
+
+    fn preresume(this: &Live<Self>) -> Result {
+        metadata::activate(this)
+    }
+
+    fn postsuspend(this: &Live<Self>) {
+        this.relocator.lock().running = false;
+    }
+
+    fn status(this: &Live<Self>, kind: StatusKind, text: &mut Text<'_>) {
+        // Writing to a `Text` cannot fail.
+        let _ = status::write(this, kind, text);
+    }
+
+    fn message(this: &Live<Self>, words: Words<'_>, reply: &mut Text<'_>) -> Result {
+        message::carry_out(this, words, reply)
+    }
+
+    fn for_each_area(
+        this: &Live<Self>,
+        visit: &mut dyn FnMut(Area<'_>) -> kernel::ffi::c_int,
+    ) -> kernel::ffi::c_int {
+        let devices = [Some(this.config.main)].into_iter();
+        let devices = Iterator::chain(devices, this.config.spares).flatten();
+        for device in devices.filter_map(|id| this.device(id)) {
+            // Main is used as far as the table line goes, a spare as a whole.
+            let sectors = device.block_device().sectors().min(match device.id() {
+                id if id == this.config.main => this.sectors(),
+                _ => u64::MAX,
+            });
+            let area = Area {
+                device,
+                start: 0,
+                sectors,
+            };
+            let stop = visit(area);
+            if stop != 0 {
+                return stop;
+            }
+        }
+        0
+    }
+
+    fn ioctl_device(this: &Live<Self>) -> DeviceId {
+        this.config.main
+    }
+}
+
+impl Live<Remap> {
+    /// Looks closer at a request that failed, or that has read sectors which could not be saved before.
+    #[cold]
+    #[inline(never)]
+    fn end_unusual(&self, ended: &Ended<'_>, tag: Tag) {
+        let status = ended.status();
+        if status != Status::OK {
+            self.counts.note_error(tag.start());
+            let medium = status == Status::MEDIUM || status == Status::IO_ERROR;
+            let kind = relocator::kind_of(ended.operation());
+            self.traffic.fail(if medium { kind } else { crate::traffic::Kind::Other });
+        } else if tag.0 & Tag::DEAD != 0 {
+            let block = self.table().and_then(|table| table.block_size.block_of(tag.start()));
+            if let Some(block) = block {
+                self.heal.store(u64::from(block.0).saturating_add(1), Ordering::Relaxed);
+                self.queue_work();
+            }
+        }
+    }
+}
