@@ -333,9 +333,16 @@ pub fn assemble<'a>(places: &[Place<'a>], wanted: &Wanted) -> Result<Assembly<'a
     }
     let newest = superblocks(places)
         .filter(|(_, superblock)| superblock.state == State::Ready)
-        .max_by_key(|(_, superblock)| superblock.sequence);
+        .map(|(_, superblock)| superblock)
+        .reduce(|newest, other| {
+            if other.sequence > newest.sequence {
+                other
+            } else {
+                newest
+            }
+        });
     match newest {
-        Some((_, newest)) => assemble_existing(places, newest, wanted).map(Assembly::Existing),
+        Some(newest) => assemble_existing(places, newest, wanted).map(Assembly::Existing),
         None => assemble_new(places, wanted).map(Assembly::New),
     }
 }

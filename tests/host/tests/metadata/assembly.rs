@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Only the spares of one set, complete and in order, are used, and every refusal says why.
+
+use dm_remap_host::crc32c::crc32c;
+use dm_remap_host::remap::assembly::assemble;
+use dm_remap_host::remap::assembly::Assembly;
+use dm_remap_host::remap::assembly::Existing;
+use dm_remap_host::remap::assembly::Member;
+use dm_remap_host::remap::assembly::New;
+use dm_remap_host::remap::assembly::Place;
+use dm_remap_host::remap::assembly::Refusal;
+use dm_remap_host::remap::assembly::Wanted;
+use dm_remap_host::remap::geometry::Layout;
+use dm_remap_host::remap::geometry::SpareCount;
+use dm_remap_host::remap::identity::MainId;
+use dm_remap_host::remap::options::Options;
+use dm_remap_host::remap::options::ScanInterval;
+use dm_remap_host::remap::page::Page;
+use dm_remap_host::remap::superblock::read;
+use dm_remap_host::remap::superblock::Found;
+use dm_remap_host::remap::superblock::State;
+use dm_remap_host::remap::superblock::Superblock;
+use dm_remap_host::remap::superblock::Unusable;
+use dm_remap_host::remap::units::Sectors;
+use dm_remap_host::remap::units::SlotCount;
+use dm_remap_host::remap::units::UnixTime;
+
+use crate::make::block_size;
+use crate::make::index;
+use crate::make::layouts;
+use crate::make::sequence;
+use crate::make::set;
+use crate::make::superblock;
+use crate::make::uuid;
+use crate::make::BLANK;
+use crate::make::MAIN;
+use crate::make::SPARE;
+
+type Reading = Result<Option<Found>, Unusable>;
+
+const WANTED: Wanted = Wanted {
+    main_sectors: MAIN,
+    default_block_size: match dm_remap_host::remap::units::BlockSize::new(Sectors(8)) {
+        Some(size) => size,
+        None => panic!("8 is a power of two"),
+    },
+    block_size: None,
+    main_id: None,
+    uuid: None,
+    read_only: false,
+};
+
+/// What is found on a spare that has this superblock, after `change`, at both ends.
+fn found(superblock: Superblock, change: impl FnOnce(&mut Superblock)) -> Reading {
+    let mut superblock = superblock;
+    change(&mut superblock);
+    let mut page = BLANK;
+    superblock.encode(&mut page, crc32c);
+    read(Some(&page), Some(&page), crc32c)
+}
+
+/// What is found on the spares of a healthy set of `count`, after `change` of each.
+fn healthy(count: usize, change: impl Fn(usize, &mut Superblock)) -> Vec<Reading> {
+    let layouts = layouts(&vec![SPARE; count]);
+    (0..count)
+        .map(|spare| found(superblock(&layouts, spare), |it| change(spare, it)))
+        .collect()
+}
+
+fn unchanged(_: usize, _: &mut Superblock) {}
+
+fn begun(superblock: &mut Superblock) {
+    superblock.state = State::Initialising;
+}
+
+fn places(readings: &[Reading]) -> Vec<Place<'_>> {
+    readings
+        .iter()
+        .map(|found| Place::Device { size: SPARE, found })
+        .collect()
+}
+
+fn existing<'a>(places: &[Place<'a>], wanted: &Wanted) -> Existing<'a> {
+    match assemble(places, wanted) {
+        Ok(Assembly::Existing(existing)) => existing,
+        other => panic!("this is a set: {other:?}"),
+    }
+}
+
+fn new(places: &[Place<'_>], wanted: &Wanted) -> New {
+    match assemble(places, wanted) {
+        Ok(Assembly::New(new)) => new,
+        other => panic!("this is a new set: {other:?}"),
+    }
+}
+
+fn count(spares: usize) -> SpareCount {
+    SpareCount::new(spares).unwrap()
+}
+
+/// Asserts that the set is refused for this reason, in one sentence that is fit for a log line.
+fn refused(places: &[Place<'_>], wanted: &Wanted, reason: Refusal) {
+    assert_eq!(assemble(places, wanted), Err(reason));
+    let sentence = reason.to_string();
+    assert!(sentence.len() > 20 && sentence.len() < 250, "{sentence}");
+    assert!(
+        sentence.contains(": ") && !sentence.contains('\n'),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn blank_spares_make_a_new_set() {
+    let blank = [Ok(None), Ok(None)];
+    let set = new(&places(&blank), &WANTED);
+    assert_eq!((set.uuid, set.sequence), (None, None));
+    assert_eq!((set.spares, set.block_size), (count(2), block_size(8)));
+    assert_eq!(set.layouts.iter().flatten().count(), 2);
+
+    let wanted = Wanted {
+        uuid: Some(uuid(5)),
+        block_size: Some(block_size(32)),
+        ..WANTED
+    };
+    let set = new(&places(&blank), &wanted);
+    assert_eq!((set.uuid, set.block_size), (Some(uuid(5)), block_size(32)));
+}
+
+#[test]
+fn a_blank_spare_is_not_initialised_where_that_cannot_be() {
+    let blank = [Ok(None)];
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&blank), &wanted, Refusal::ReadOnly(index(0)));
+
+    let small = [Place::Device {
+        size: Sectors(40),
+        found: &blank[0],
+    }];
+    refused(&small, &WANTED, Refusal::TooSmall(index(0)));
+
+    let wanted = Wanted {
+        main_sectors: Sectors((8 << 32) + 1),
+        ..WANTED
+    };
+    refused(
+        &places(&blank),
+        &wanted,
+        Refusal::MainTooLarge(block_size(8)),
+    );
+    new(
+        &places(&blank),
+        &Wanted {
+            main_sectors: Sectors(8 << 32),
+            ..WANTED
+        },
+    );
+
+    let with_missing = [Place::Missing, places(&blank)[0]];
+    refused(&with_missing, &WANTED, Refusal::MissingUnknown(index(0)));
+}
+
+#[test]
+fn a_healthy_set_is_complete_and_nothing_is_behind() {
+    for spares in 1..=15 {
+        let readings = healthy(spares, unchanged);
+        let wanted = Wanted {
+            uuid: Some(uuid(1)),
+            block_size: Some(block_size(8)),
+            read_only: spares % 2 == 0,
+            ..WANTED
+        };
+        let assembled = existing(&places(&readings), &wanted);
+        assert_eq!(assembled.set, set(&layouts(&vec![SPARE; spares])));
+        assert_eq!(assembled.added, None);
+        assert_eq!(assembled.members.iter().flatten().count(), spares);
+        for member in assembled.members.iter().flatten() {
+            assert!(matches!(member, Member::Ready { behind: false, .. }));
+        }
+    }
+}
+
+#[test]
+fn somebodys_data_is_refused() {
+    let mut foreign = BLANK;
+    foreign[0] = 1;
+    for (front, back) in [(&foreign, &foreign), (&foreign, &BLANK), (&BLANK, &foreign)] {
+        let reading = [Ok(None), read(Some(front), Some(back), crc32c)];
+        let unusable = reading[1].unwrap_err();
+        refused(
+            &places(&reading),
+            &WANTED,
+            Refusal::Unusable(index(1), unusable),
+        );
+    }
+}
+
+#[test]
+fn two_bad_copies_are_refused() {
+    let torn = |mut page: Page| {
+        page[3000] ^= 1;
+        page
+    };
+    let mut page = BLANK;
+    superblock(&layouts(&[SPARE]), 0).encode(&mut page, crc32c);
+    let reading = [read(Some(&torn(page)), Some(&torn(page)), crc32c)];
+    let unusable = reading[0].unwrap_err();
+    refused(
+        &places(&reading),
+        &WANTED,
+        Refusal::Unusable(index(0), unusable),
+    );
+}
+
+#[test]
+fn another_set_main_size_or_block_size_is_refused() {
+    let readings = healthy(2, unchanged);
+    let places = places(&readings);
+
+    let wanted = Wanted {
+        uuid: Some(uuid(9)),
+        ..WANTED
+    };
+    let (spare, given, stored) = (index(0), uuid(9), uuid(1));
+    refused(
+        &places,
+        &wanted,
+        Refusal::Uuid {
+            spare,
+            given,
+            stored,
+        },
+    );
+
+    let found = Sectors(MAIN.0 + 1);
+    let wanted = Wanted {
+        main_sectors: found,
+        ..WANTED
+    };
+    refused(
+        &places,
+        &wanted,
+        Refusal::MainSize {
+            found,
+            stored: MAIN,
+        },
+    );
+
+    let given = block_size(16);
+    let wanted = Wanted {
+        block_size: Some(given),
+        ..WANTED
+    };
+    let stored = block_size(8);
+    refused(&places, &wanted, Refusal::BlockSize { given, stored });
+
+    // Only whole pages of a spare count.
+    let grown = |size| {
+        [
+            Place::Device {
+                size,
+                found: &readings[0],
+            },
+            places[1],
+        ]
+    };
+    existing(&grown(Sectors(SPARE.0 + 7)), &WANTED);
+    let found = Sectors(SPARE.0 + 8);
+    let (spare, stored) = (index(0), SPARE);
+    refused(
+        &grown(found),
+        &WANTED,
+        Refusal::SpareSize {
+            spare,
+            found,
+            stored,
+        },
+    );
+}
+
+#[test]
+fn spares_of_two_sets_are_refused() {
+    let mut readings = healthy(2, unchanged);
+    let other = superblock(&layouts(&[SPARE; 2]), 1);
+    readings[1] = found(other, |it| it.set.uuid = uuid(2));
+    let (spare, found_there, set) = (index(1), uuid(2), uuid(1));
+    let reason = Refusal::OtherSet {
+        spare,
+        found: found_there,
+        set,
+    };
+    refused(&places(&readings), &WANTED, reason);
+
+    // Not even when none of them is ready.
+    readings = healthy(2, |_, it| begun(it));
+    readings[1] = found(other, |it| {
+        it.set.uuid = uuid(2);
+        begun(it);
+    });
+    refused(&places(&readings), &WANTED, reason);
+
+    // A copy of a spare that was initialised again under the same name.
+    readings = healthy(2, unchanged);
+    readings[1] = found(other, |it| it.set.created = UnixTime(1));
+    refused(
+        &places(&readings),
+        &WANTED,
+        Refusal::Contradiction(index(1)),
+    );
+}
+
+#[test]
+fn another_order_or_number_is_refused() {
+    let readings = healthy(3, unchanged);
+    let all = places(&readings);
+    let (place, stored) = (index(0), index(1));
+    refused(
+        &[all[1], all[0], all[2]],
+        &WANTED,
+        Refusal::Order { place, stored },
+    );
+    let (place, stored) = (index(1), index(0));
+    refused(
+        &[all[0], all[0], all[2]],
+        &WANTED,
+        Refusal::Order { place, stored },
+    );
+    let (given, stored) = (count(2), count(3));
+    refused(&all[..2], &WANTED, Refusal::Count { given, stored });
+    let blank = Ok(None);
+    let extra = Place::Device {
+        size: SPARE,
+        found: &blank,
+    };
+    let given = count(5);
+    refused(
+        &[all[0], all[1], all[2], extra, extra],
+        &WANTED,
+        Refusal::Count { given, stored },
+    );
+}
+
+#[test]
+fn another_main_is_refused_by_its_name() {
+    let id = |name: &str| MainId::parse(name.as_bytes());
+    let wanted = |name| Wanted {
+        main_id: id(name),
+        ..WANTED
+    };
+    let named = healthy(2, |_, it| it.set.main_id = id("wwn-1").unwrap());
+    existing(&places(&named), &WANTED);
+    existing(&places(&named), &wanted("wwn-1"));
+    refused(
+        &places(&named),
+        &wanted("wwn-2"),
+        Refusal::MainId(id("wwn-1").unwrap()),
+    );
+
+    // A name that is given later is taken, and every superblock must get it.
+    let unnamed = healthy(2, unchanged);
+    let assembled = existing(&places(&unnamed), &wanted("wwn-2"));
+    assert_eq!(assembled.set.main_id, id("wwn-2").unwrap());
+    for member in assembled.members.iter().flatten() {
+        assert!(matches!(member, Member::Ready { behind: true, .. }));
+    }
+}
+
+#[test]
+fn a_spare_that_lost_its_contents_is_not_initialised_again() {
+    let mut readings = healthy(2, unchanged);
+    readings[1] = Ok(None);
+    refused(&places(&readings), &WANTED, Refusal::Lost(index(1)));
+}
+
+#[test]
+fn unknown_features_allow_what_they_say() {
+    let mut page = BLANK;
+    superblock(&layouts(&[SPARE]), 0).encode(&mut page, crc32c);
+    page[72] = 2;
+    let checksum = crc32c(&page[12..]);
+    page[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let readings = [read(Some(&page), Some(&page), crc32c)];
+    refused(
+        &places(&readings),
+        &WANTED,
+        Refusal::ReadOnlyFeatures(index(0), 2),
+    );
+    existing(
+        &places(&readings),
+        &Wanted {
+            read_only: true,
+            ..WANTED
+        },
+    );
+}
+
+#[test]
+fn the_newest_superblock_says_what_the_set_is() {
+    let options = Options {
+        scan_interval: ScanInterval(5),
+        ..Options::DEFAULT
+    };
+    let readings = healthy(3, |spare, it| {
+        if spare == 1 {
+            it.sequence = sequence(9);
+            it.set.options = options;
+        }
+    });
+    let assembled = existing(&places(&readings), &WANTED);
+    assert_eq!(assembled.set.options, options);
+    assert_eq!(assembled.sequence, sequence(9));
+    let behind: Vec<bool> = assembled
+        .members
+        .iter()
+        .flatten()
+        .map(|member| matches!(member, Member::Ready { behind: true, .. }))
+        .collect();
+    assert_eq!(behind, [true, false, true]);
+}
+
+#[test]
+fn a_missing_spare_is_known_to_the_others() {
+    let readings = healthy(3, unchanged);
+    let mut places = places(&readings);
+    places[1] = Place::Missing;
+    for read_only in [false, true] {
+        let assembled = existing(
+            &places,
+            &Wanted {
+                read_only,
+                ..WANTED
+            },
+        );
+        let slots = layouts(&[SPARE; 3])[1].slots();
+        let witness = index(2);
+        assert_eq!(
+            assembled.members[1],
+            Some(Member::Missing { slots, witness })
+        );
+    }
+
+    // Who knows what is on spare 1 is spare 2.
+    places[2] = Place::Missing;
+    let (missing, witness) = (index(1), index(2));
+    refused(
+        &places,
+        &WANTED,
+        Refusal::WitnessMissing { missing, witness },
+    );
+
+    let readings = healthy(1, unchanged);
+    let places = [crate::assembly::places(&readings)[0], Place::Missing];
+    let (given, stored) = (count(2), count(1));
+    refused(&places, &WANTED, Refusal::Count { given, stored });
+}
+
+#[test]
+fn an_interrupted_initialisation_is_repeated() {
+    // Nobody is ready: the set is made anew, under the same name.
+    let half = [healthy(2, |_, it| begun(it))[0], Ok(None)];
+    let set = new(&places(&half), &WANTED);
+    assert_eq!((set.uuid, set.sequence), (Some(uuid(1)), Some(sequence(1))));
+
+    // The first spare alone is not the set that was meant.
+    let (given, stored) = (count(1), count(2));
+    refused(
+        &places(&half)[..1],
+        &WANTED,
+        Refusal::Count { given, stored },
+    );
+
+    // One is ready: the other one is completed.
+    let mixed = healthy(2, |spare, it| {
+        if spare == 1 {
+            begun(it);
+        }
+    });
+    let layouts = layouts(&[SPARE; 2]);
+    let assembled = existing(&places(&mixed), &WANTED);
+    assert_eq!(assembled.members[1], Some(Member::Fresh(layouts[1])));
+    assert_eq!(assembled.added, None);
+
+    let fresh = index(1);
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&mixed), &wanted, Refusal::ReadOnly(fresh));
+    let missing = index(0);
+    let mixed = healthy(3, |spare, it| {
+        if spare == 1 {
+            begun(it);
+        }
+    });
+    let mut places = places(&mixed);
+    places[0] = Place::Missing;
+    refused(
+        &places,
+        &WANTED,
+        Refusal::MissingWhileFresh { missing, fresh },
+    );
+}
+
+#[test]
+fn a_blank_spare_at_the_end_is_added() {
+    let mut readings = healthy(2, unchanged);
+    readings.push(Ok(None));
+    let added = existing(&places(&readings), &WANTED);
+    assert_eq!(added.added, Some(index(2)));
+    assert_eq!(added.set.spares, count(3));
+    let before = layouts(&[SPARE; 2]);
+    let planned = Layout::plan_added(SPARE, &before[1], &before[0]).unwrap();
+    assert_eq!(added.members[2], Some(Member::Fresh(planned)));
+    assert_eq!(added.set.slots_of[2], planned.slots());
+    assert_eq!(added.set.slots_of[3], SlotCount(0));
+    for member in added.members[..2].iter().flatten() {
+        assert!(matches!(member, Member::Ready { behind: true, .. }));
+    }
+
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&readings), &wanted, Refusal::ReadOnly(index(2)));
+
+    let mut with_missing = places(&readings);
+    with_missing[1] = Place::Missing;
+    let (missing, fresh) = (index(1), index(2));
+    refused(
+        &with_missing,
+        &WANTED,
+        Refusal::MissingWhileFresh { missing, fresh },
+    );
+
+    // Too small to be the witness of the spare before it.
+    let mut small = places(&readings);
+    small[2] = Place::Device {
+        size: Sectors(64),
+        found: &readings[2],
+    };
+    refused(&small, &WANTED, Refusal::TooSmall(index(2)));
+}
+
+#[test]
+fn a_member_of_another_history_is_not_added() {
+    let mut readings = healthy(2, unchanged);
+    let three = layouts(&[SPARE; 3]);
+    // It says that it is ready, but no other spare ever heard of it.
+    readings.push(found(superblock(&three, 2), |it| it.sequence = sequence(1)));
+    readings[0] = found(superblock(&layouts(&[SPARE; 2]), 0), |it| {
+        it.sequence = sequence(5)
+    });
+    refused(
+        &places(&readings),
+        &WANTED,
+        Refusal::Contradiction(index(2)),
+    );
+}
+
+#[test]
+fn sixteen_spares_cannot_come_together() {
+    let mut readings = healthy(15, unchanged);
+    readings.push(Ok(None));
+    // The grammar of the table line never gives so many.
+    assert!(assemble(&places(&readings), &WANTED).is_err());
+}
