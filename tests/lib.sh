@@ -88,13 +88,12 @@ load_module() {
 # remap_create NAME MAIN SPARE [FEATURE...]: makes /dev/mapper/NAME, as long as MAIN,
 # with words of features such as "manual" or "block_size 8".
 remap_create() {
-	local name=$1 main=$2 spare=$3
-	local features=("${@:4}")
+	local name=$1 main=$2 spare=$3 features
 	load_module
-	# Features are given as they stand in the table, so their words are split.
-	# shellcheck disable=SC2206
-	features=(${features[@]+${features[*]}})
-	dmsetup create "$name" --table "0 $(blockdev --getsz "$main") remap $main 1 $spare${features[*]:+ ${#features[@]} ${features[*]}}"
+	read -r -a features <<<"${*:4}"
+	[[ ${#features[@]} -eq 0 ]] || features=("${#features[@]}" "${features[@]}")
+	dmsetup create "$name" --table \
+		"0 $(blockdev --getsz "$main") remap $main 1 $spare ${features[*]}"
 }
 
 # remap_status NAME KEY: prints the value of KEY in the status of the device NAME.
