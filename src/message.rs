@@ -26,7 +26,9 @@ use core::ops::RangeInclusive;
 use kernel::prelude::*;
 
 /// How many blocks `list` looks up at a time.
-const LIST_BLOCKS: usize = 256;
+///
+/// Each time all records are looked at, so a few thousand keep a list of a million blocks short.
+const LIST_BLOCKS: usize = 4096;
 
 /// Carries out a message.
 ///
@@ -126,10 +128,13 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
     let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
     let _relocator = this.relocator.lock();
     while let Some(first) = next.filter(|first| *first <= last) {
-        let found = table.with_index(|index| {
-            let spares = table.spares.allocators();
-            listing::blocks_in_range(index, &table.spares, spares, first..=last, &mut entries)
-        });
+        let found = listing::blocks_in_range(
+            &table.hold_index(),
+            &table.spares,
+            table.spares.allocators(),
+            first..=last,
+            &mut entries,
+        );
         next = match found.last() {
             Some(last) if found.len() == LIST_BLOCKS => last.block.next(),
             _ => None,

@@ -36,6 +36,7 @@ use crate::remap::units::Slot;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::UnixTime;
 use crate::remap::units::MAX_SPARES;
+use crate::setup::MAIN;
 use crate::sync::rcu;
 use crate::sync::rcu::Guard;
 use crate::table::Table;
@@ -158,10 +159,12 @@ impl Session<'_> {
     pub(crate) fn add(&mut self, range: RangeInclusive<Block>, cause: Cause) -> Result {
         self.check_writable()?;
         let blocks = u64::from(range.end().0.saturating_sub(range.start().0)) + 1;
-        let known = self.table.with_index(|index| {
-            let spares = self.table.spares.allocators();
-            listing::count_in_range(index, &self.table.spares, spares, range.clone())
-        });
+        let known = listing::count_in_range(
+            &self.table.hold_index(),
+            &self.table.spares,
+            self.table.spares.allocators(),
+            range.clone(),
+        );
         let free = (self.table.spares.allocators_present())
             .fold(0u64, |sum, spare| sum.saturating_add(spare.free().0.into()));
         if blocks.saturating_sub(known.0.into()) > free {
@@ -459,11 +462,13 @@ impl Session<'_> {
             if kernel::current!().signal_pending() {
                 return Err(EINTR);
             }
-            let found = self.table.with_index(|index| {
-                let spares = self.table.spares.allocators();
-                let rest = first..=*range.end();
-                listing::blocks_in_range(index, &self.table.spares, spares, rest, &mut entries)
-            });
+            let found = listing::blocks_in_range(
+                &self.table.hold_index(),
+                &self.table.spares,
+                self.table.spares.allocators(),
+                first..=*range.end(),
+                &mut entries,
+            );
             next = match found.last() {
                 Some(last) if found.len() == SECTION_BLOCKS => last.block.next(),
                 _ => None,
@@ -617,12 +622,12 @@ impl Session<'_> {
         let tag = Tag::new(start, ticket);
         let whole = piece.len == len;
         match piece.place {
-            Place::Main if whole => match this.device(this.config.main) {
+            Place::Main if whole => match this.device(MAIN) {
                 Some(main) => request.submit(main, start.0, tag.into_word()),
                 None => end(request, tag, Status::IO_ERROR),
             },
             Place::Dead { .. } if whole && direction == Direction::Read => {
-                match this.device(this.config.main) {
+                match this.device(MAIN) {
                     Some(main) => request.submit(main, start.0, tag.dead().into_word()),
                     None => end(request, tag, Status::IO_ERROR),
                 }

@@ -18,10 +18,11 @@ use crate::remap::units::Sectors;
 use crate::remap::units::MAX_SPARES;
 use kernel::prelude::*;
 
+/// Main: it is opened before the spares.
+pub(crate) const MAIN: DeviceId = DeviceId::FIRST;
+
 /// What a table line says, with its devices open.
 pub(crate) struct Config {
-    /// Main.
-    pub(crate) main: DeviceId,
     /// The number of spares.
     pub(crate) count: SpareCount,
     /// The spares; [`None`] for one that is missing, and beyond the last one.
@@ -47,7 +48,7 @@ impl Config {
             .map_err(|_| Refusal::invalid(c"Invalid arguments"))?;
         // The grammar takes words in this order, so that they can be given to device mapper as they came.
         let mut paths = words.iter();
-        let main = open(setup, paths.next(), c"main_dev cannot be opened")?;
+        open(setup, paths.next(), c"main_dev cannot be opened")?;
         let mut spares = [None; MAX_SPARES];
         for (spare, (named, path)) in
             (spares.iter_mut()).zip(line.spares().iter().zip(paths.skip(1)))
@@ -57,7 +58,6 @@ impl Config {
             }
         }
         let mut config = Self {
-            main,
             count: line.count,
             spares,
             features: line.features,
@@ -88,7 +88,7 @@ impl Config {
     /// Checks that the devices can be used together.
     fn check_devices(&self, setup: &Setup<'_>) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal::invalid(reason));
-        let Some(main) = setup.device(self.main) else {
+        let Some(main) = setup.device(MAIN) else {
             return refuse(c"main_dev cannot be opened");
         };
         if main.is_zoned() {
@@ -120,13 +120,13 @@ impl Config {
     /// Checks the block size against the devices, and finds the default.
     fn check_block_size(&mut self, setup: &Setup<'_>) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal::invalid(reason));
-        let main = setup.device(self.main).map_or(512, BlockDevice::logical_block_size);
+        let main = setup.device(MAIN).map_or(512, BlockDevice::logical_block_size);
         let spares = self.spare_devices(setup).map(BlockDevice::logical_block_size);
         let logical = spares.fold(main, u32::max) / 512;
         if u64::from(logical) > BlockSize::MAX.0 {
             return refuse(c"main_dev or spare_dev has a logical block of more than 64 sectors");
         }
-        let physical = setup.device(self.main).map_or(512, BlockDevice::physical_block_size) / 512;
+        let physical = setup.device(MAIN).map_or(512, BlockDevice::physical_block_size) / 512;
         let default = physical.clamp(DEFAULT_BLOCK_SIZE, BlockSize::MAX.0 as u32).max(logical);
         let Some(default) = BlockSize::new(Sectors(default.into())) else {
             return refuse(c"main_dev has a block that is no power of two");

@@ -11,6 +11,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::text::Text;
 use crate::remap::table_line::Line;
 use crate::remap::units::MAX_SPARES;
+use crate::setup::MAIN;
 use crate::target::Mode;
 use crate::target::Remap;
 use crate::traffic::Kind;
@@ -125,7 +126,7 @@ fn write_table(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         *name_of = id.map(|id| name(this.device(id)));
     }
     let line = Line {
-        main: name(this.device(this.config.main)),
+        main: name(this.device(MAIN)),
         spares: spares.get(..this.config.count.get()).unwrap_or_default(),
         features: this.config.features.showing(this.options()),
     };
@@ -134,7 +135,7 @@ fn write_table(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
 
 /// The measurement: which devices are mapped, and how.
 fn write_measurement(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
-    write!(text, ",main_device={}", name(this.device(this.config.main)))?;
+    write!(text, ",main_device={}", name(this.device(MAIN)))?;
     let spares = this.config.spares.iter().take(this.config.count.get());
     for (at, spare) in spares.enumerate() {
         let device = spare.and_then(|id| this.device(id));

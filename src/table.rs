@@ -32,6 +32,7 @@ use crate::sync::zeroed::Page;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 /// The index, with its memory.
 pub(crate) type Index = index::Index<KVVec<AtomicU32>, KVVec<AtomicU64>>;
@@ -186,7 +187,13 @@ impl Table {
         self.index.read(guard)
     }
 
-    /// Calls `f` with the index of this moment. `f` must not sleep.
+    /// The index of this moment, for a caller that takes its time. Only the relocator, or whoever keeps it from working,
+    /// may take what it says for true any longer than this call.
+    pub(crate) fn hold_index(&self) -> Arc<Index> {
+        self.index.hold()
+    }
+
+    /// Calls `f` with the index of this moment. `f` must not sleep, and be short.
     pub(crate) fn with_index<R>(&self, f: impl FnOnce(&Index) -> R) -> R {
         f(self.index(&Guard::new()))
     }
@@ -244,15 +251,15 @@ impl Table {
     fn grow(&self) -> Result {
         let sizes = self.with_index(Index::next_sizes).ok_or(ENOSPC)?;
         let larger = make_index(sizes)?;
-        self.with_index(|index| index.rebuild_into(&self.spares, &larger))
-            .map_err(|_| EINVAL)?;
+        let rebuilt = self.hold_index().rebuild_into(&self.spares, &larger);
+        rebuilt.map_err(|_| EINVAL)?;
         self.index.replace(larger);
         Ok(())
     }
 }
 
 /// Makes an index without relocations.
-fn make_index(sizes: Sizes) -> Result<KBox<Index>> {
+fn make_index(sizes: Sizes) -> Result<Arc<Index>> {
     let mut words = KVVec::with_capacity(sizes.words(), GFP_KERNEL)?;
     for _ in 0..sizes.words() {
         words.push(AtomicU32::new(0), GFP_KERNEL)?;
@@ -263,5 +270,5 @@ fn make_index(sizes: Sizes) -> Result<KBox<Index>> {
     }
     let seed = Seed(crate::sync::random());
     let index = index::Index::new(sizes, words, summary, seed).ok_or(EINVAL)?;
-    Ok(KBox::new(index, GFP_KERNEL)?)
+    Ok(Arc::new(index, GFP_KERNEL)?)
 }

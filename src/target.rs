@@ -31,10 +31,12 @@ use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
 use crate::setup::Config;
+use crate::setup::MAIN;
 use crate::status;
 use crate::sync::rcu::Guard;
 use crate::sync::rcu::Once;
 use crate::table::Table;
+use crate::traffic::Kind;
 use crate::traffic::Ticket;
 use crate::traffic::Traffic;
 use core::sync::atomic::AtomicU64;
@@ -90,6 +92,12 @@ impl Tag {
     #[inline]
     pub(crate) const fn dead(self) -> Self {
         Self(self.0 | Self::DEAD)
+    }
+
+    /// Whether there is more to do at the end of the request than to count it.
+    #[inline(always)]
+    const fn is_unusual(self) -> bool {
+        self.0 & (Self::DEAD | Self::UNCOUNTED) != 0
     }
 
     /// The word that travels with the request.
@@ -242,7 +250,7 @@ impl Live<Remap> {
 
     /// Main.
     pub(crate) fn main_device(&self) -> Option<&BlockDevice> {
-        self.device(self.config.main).map(Device::block_device)
+        self.device(MAIN).map(Device::block_device)
     }
 
     /// A spare that is not missing.
@@ -275,6 +283,26 @@ impl Live<Remap> {
         }
     }
 
+    /// Maps a request that does not simply read or write data: a flush, which goes to the device that it is for, or one
+    /// that has sectors but no data.
+    #[cold]
+    #[inline(never)]
+    fn map_unusual<'r>(&self, request: Request<'r>) -> Mapped<'r> {
+        let operation = request.operation();
+        let guard = Guard::new();
+        let ticket = self.traffic.begin(relocator::kind_of(operation), &guard);
+        if let (false, Some(table)) = (operation == Operation::Flush, self.table()) {
+            let start = Sector(request.sector().wrapping_sub(self.begin()));
+            return self.map_relocated(table, request, start, ticket, guard);
+        }
+        drop(guard);
+        let tag = Tag::new(Sector(0), ticket).into_word();
+        match self.device(request.flush_target()) {
+            Some(device) if operation == Operation::Flush => request.remap(device, 0, tag),
+            _ => request.complete(Status::IO_ERROR, tag),
+        }
+    }
+
     /// Maps a request of which some sectors may be relocated. The guard is held since the request was counted.
     #[inline(never)]
     fn map_relocated<'r>(
@@ -295,7 +323,7 @@ impl Live<Remap> {
                 break;
             }
             match piece.place {
-                Place::Main => match self.device(self.config.main) {
+                Place::Main => match self.device(MAIN) {
                     Some(main) => return request.remap(main, start.0, tag.into_word()),
                     None => break,
                 },
@@ -306,7 +334,7 @@ impl Live<Remap> {
                     None => break,
                 },
                 Place::Dead { .. } if direction == Direction::Read => {
-                    match self.device(self.config.main) {
+                    match self.device(MAIN) {
                         Some(main) => return request.remap(main, start.0, tag.dead().into_word()),
                         None => break,
                     }
@@ -369,27 +397,16 @@ impl Target for Remap {
 
     #[inline(always)]
     fn map<'r>(this: &Live<Self>, request: Request<'r>) -> Mapped<'r> {
-        let operation = request.operation();
-        let (Some(table), Some(main)) = (this.table(), this.device(this.config.main)) else {
-            return request.complete(Status::IO_ERROR, Tag::uncounted().into_word());
+        let (Some(writes), Some(table), Some(main)) =
+            (request.plain(), this.table(), this.device(MAIN))
+        else {
+            return this.map_unusual(request);
         };
+        let start = Sector(request.sector().wrapping_sub(this.begin()));
+        let last = start.last_of(Sectors(request.sectors().into()));
         let guard = Guard::new();
         // This comes before the look-up, see the documentation of `traffic`.
-        let ticket = this.traffic.begin(relocator::kind_of(operation), &guard);
-        if operation == Operation::Flush {
-            drop(guard);
-            let tag = Tag::new(Sector(0), ticket).into_word();
-            return match this.device(request.flush_target()) {
-                Some(device) => request.remap(device, 0, tag),
-                None => request.complete(Status::IO_ERROR, tag),
-            };
-        }
-        let start = Sector(request.sector().wrapping_sub(this.begin()));
-        let last = Sector(
-            (start.0)
-                .wrapping_add(request.sectors().into())
-                .wrapping_sub(1),
-        );
+        let ticket = this.traffic.begin(Kind::of_data(writes), &guard);
         if table.index(&guard).may_contain(start, last) {
             return this.map_relocated(table, request, start, ticket, guard);
         }
@@ -398,14 +415,12 @@ impl Target for Remap {
     }
 
     #[inline(always)]
-    fn end_io(this: &Live<Self>, ended: &Ended<'_>) {
+    fn end_io(this: &Live<Self>, ended: Ended<'_>) {
         let tag = Tag(ended.tag());
-        if tag.0 & (Tag::DEAD | Tag::UNCOUNTED) != 0 || ended.status() != Status::OK {
-            this.end_unusual(ended, tag);
+        if tag.is_unusual() || ended.status() != Status::OK {
+            return this.end_unusual(ended, tag);
         }
-        if tag.0 & Tag::UNCOUNTED == 0 {
-            this.traffic.end(Ticket::from_bits(tag.0));
-        }
+        this.traffic.end(Ticket::from_bits(tag.0));
     }
 
     fn work(this: &Live<Self>) {
@@ -446,12 +461,12 @@ impl Target for Remap {
         this: &Live<Self>,
         visit: &mut dyn FnMut(Area<'_>) -> kernel::ffi::c_int,
     ) -> kernel::ffi::c_int {
-        let devices = [Some(this.config.main)].into_iter();
+        let devices = [Some(MAIN)].into_iter();
         let devices = Iterator::chain(devices, this.config.spares).flatten();
         for device in devices.filter_map(|id| this.device(id)) {
             // Main is used as far as the table line goes, a spare as a whole.
             let sectors = device.block_device().sectors().min(match device.id() {
-                id if id == this.config.main => this.sectors(),
+                id if id == MAIN => this.sectors(),
                 _ => u64::MAX,
             });
             let area = Area {
@@ -467,8 +482,8 @@ impl Target for Remap {
         0
     }
 
-    fn ioctl_device(this: &Live<Self>) -> DeviceId {
-        this.config.main
+    fn ioctl_device(_this: &Live<Self>) -> DeviceId {
+        MAIN
     }
 }
 
@@ -476,13 +491,16 @@ impl Live<Remap> {
     /// Looks closer at a request that failed, or that has read sectors which could not be saved before.
     #[cold]
     #[inline(never)]
-    fn end_unusual(&self, ended: &Ended<'_>, tag: Tag) {
+    fn end_unusual(&self, ended: Ended<'_>, tag: Tag) {
         let status = ended.status();
+        if tag.0 & Tag::UNCOUNTED == 0 {
+            self.traffic.end(Ticket::from_bits(tag.0));
+        }
         if status != Status::OK {
             self.counts.note_error(tag.start());
             let medium = status == Status::MEDIUM || status == Status::IO_ERROR;
             let kind = relocator::kind_of(ended.operation());
-            self.traffic.fail(if medium { kind } else { crate::traffic::Kind::Other });
+            self.traffic.fail(if medium { kind } else { Kind::Other });
         } else if tag.0 & Tag::DEAD != 0 {
             let block = self.table().and_then(|table| table.block_size.block_of(tag.start()));
             if let Some(block) = block {

@@ -26,6 +26,18 @@ pub(crate) enum Kind {
     Other = 2,
 }
 
+impl Kind {
+    /// A request for the data of sectors, which it writes or reads.
+    #[inline(always)]
+    pub(crate) const fn of_data(writes: bool) -> Self {
+        if writes {
+            Self::Write
+        } else {
+            Self::Read
+        }
+    }
+}
+
 /// What a request counts as that was begun and then put aside, to be begun again later.
 const ASIDE: usize = 3;
 

@@ -94,6 +94,19 @@ impl Bio {
         }
     }
 
+    /// Whether this reads or writes the data of sectors and asks for nothing more than that: then, whether it
+    /// writes.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> Option<bool> {
+        let flags = self.fields().bi_opf;
+        // The operation is 0 for a read and 1 for a write.
+        if flags & (OPERATION_MASK & !bindings::req_op_REQ_OP_WRITE | PREFLUSH) == 0 {
+            Some(flags & bindings::req_op_REQ_OP_WRITE != 0)
+        } else {
+            None
+        }
+    }
+
     /// Whether the request must be written as a whole or not at all, and so must not be split.
     #[inline]
     pub(crate) fn is_atomic(&self) -> bool {

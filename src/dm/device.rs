@@ -17,6 +17,9 @@ pub(crate) const MAX_DEVICES: usize = 16;
 pub(crate) struct DeviceId(usize);
 
 impl DeviceId {
+    /// The device that was opened first.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// The device that was opened as number `index`, counted from 0.
     #[inline]
     pub(crate) const fn new(index: usize) -> Self {

@@ -69,6 +69,12 @@ impl<'r> Request<'r> {
         self.bio.operation()
     }
 
+    /// Whether it reads or writes the data of sectors and nothing more: then, whether it writes.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> Option<bool> {
+        self.bio.plain()
+    }
+
     /// The first sector, counted from the start of the mapped device.
     #[inline(always)]
     pub(crate) fn sector(&self) -> u64 {

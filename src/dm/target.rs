@@ -91,7 +91,7 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     fn map<'r>(this: &Live<Self>, request: Request<'r>) -> Mapped<'r>;
 
     /// The I/O of a request has ended. May run in interrupt context.
-    fn end_io(this: &Live<Self>, ended: &Ended<'_>);
+    fn end_io(this: &Live<Self>, ended: Ended<'_>);
 
     /// Does what [`Live::queue_work`] asked for. May sleep.
     fn work(this: &Live<Self>);
@@ -431,7 +431,7 @@ impl<T: Target> Callbacks<T> {
         // SAFETY: By the requirements of this function the bio is valid, so not null.
         let bio = unsafe { NonNull::new_unchecked(bio) };
         // SAFETY: This is the completion callback of the bio.
-        T::end_io(live, &unsafe { Ended::from_raw(bio) });
+        T::end_io(live, unsafe { Ended::from_raw(bio) });
         bindings::DM_ENDIO_DONE as c_int
     }
 

@@ -31,6 +31,13 @@ impl Sector {
         }
     }
 
+    /// The last of `count` sectors from here on, which are at least one and do not pass 2^64: those of a request that
+    /// the block layer has checked.
+    #[inline(always)]
+    pub const fn last_of(self, count: Sectors) -> Self {
+        Self(self.0.wrapping_add(count.0).wrapping_sub(1))
+    }
+
     /// How many sectors there are from here up to, and without, `end`; [`None`] when `end` lies
     /// before this position.
     #[inline]

@@ -18,6 +18,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicPtr;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::ArcBorrow;
 use kernel::types::NotThreadSafe;
 
 /// Proof that a read-side critical section is running on this processor.
@@ -60,23 +62,23 @@ pub(crate) fn grace_period() {
 ///
 /// # Invariants
 ///
-/// The pointer comes from `KBox::into_raw`. What it pointed to is freed only after a grace period that
-/// began when it had been replaced, or when this object is dropped.
+/// The pointer comes from `Arc::into_raw`, and stands for a reference count. When it has been replaced, the count is given
+/// back only after a grace period, or when this object is dropped.
 pub(crate) struct Published<T> {
     value: AtomicPtr<T>,
-    _owns: PhantomData<KBox<T>>,
+    _owns: PhantomData<Arc<T>>,
 }
 
-// SAFETY: References to the value are handed out on any processor, and the value may be dropped on
-// another one than that which made it.
+// SAFETY: References to the value are handed out on any processor, and the value may be dropped on another one than that
+// which made it.
 unsafe impl<T: Send + Sync> Sync for Published<T> {}
 
 impl<T> Published<T> {
     /// Publishes the first value.
-    pub(crate) fn new(value: KBox<T>) -> Self {
-        // INVARIANT: The pointer comes from `KBox::into_raw` and nobody else has it.
+    pub(crate) fn new(value: Arc<T>) -> Self {
+        // INVARIANT: The pointer comes from `Arc::into_raw`, with its count.
         Self {
-            value: AtomicPtr::new(KBox::into_raw(value)),
+            value: AtomicPtr::new(Arc::into_raw(value).cast_mut()),
             _owns: PhantomData,
         }
     }
@@ -84,28 +86,37 @@ impl<T> Published<T> {
     /// The value of this moment, for as long as the read-side critical section runs.
     #[inline(always)]
     pub(crate) fn read<'a>(&'a self, _guard: &'a Guard) -> &'a T {
-        // SAFETY: By the type invariant the value that was published when the guard already existed is
-        // not freed before the guard is gone, and `'a` ends before that.
+        // SAFETY: By the type invariant the value that was published when the guard already existed is not freed before
+        // the guard is gone, and `'a` ends before that.
         unsafe { &*self.value.load(Ordering::Acquire) }
     }
 
-    /// Publishes another value, and frees the old one after a grace period.
+    /// The value of this moment, for as long as the caller likes, who may sleep.
+    pub(crate) fn hold(&self) -> Arc<T> {
+        let _guard = Guard::new();
+        // SAFETY: The pointer comes from `Arc::into_raw`. By the type invariant its count is not given back before the
+        // guard is gone, and nothing changes a value in an `Arc`.
+        unsafe { ArcBorrow::from_raw(self.value.load(Ordering::Acquire)) }.into()
+    }
+
+    /// Publishes another value, and gives up the old one after a grace period.
     ///
     /// Sleeps.
-    pub(crate) fn replace(&self, value: KBox<T>) {
-        let old = self.value.swap(KBox::into_raw(value), Ordering::AcqRel);
+    pub(crate) fn replace(&self, value: Arc<T>) {
+        let new = Arc::into_raw(value).cast_mut();
+        let old = self.value.swap(new, Ordering::AcqRel);
         grace_period();
-        // SAFETY: By the type invariant the pointer comes from `KBox::into_raw`. It was replaced before
-        // the grace period, so no reader has it any more, and the swap gave it to this call alone.
-        drop(unsafe { KBox::from_raw(old) });
+        // SAFETY: By the type invariant the pointer comes from `Arc::into_raw`, with a count that the swap has given to
+        // this call alone. It was replaced before the grace period, so no reader has it any more.
+        drop(unsafe { Arc::from_raw(old) });
     }
 }
 
 impl<T> Drop for Published<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the pointer comes from `KBox::into_raw`; `&mut self` proves that
-        // there is no reader.
-        drop(unsafe { KBox::from_raw(*self.value.get_mut()) });
+        // SAFETY: By the type invariant the pointer comes from `Arc::into_raw`, with a count; `&mut self` proves that there
+        // is no reader.
+        drop(unsafe { Arc::from_raw(*self.value.get_mut()) });
     }
 }
 
