@@ -249,7 +249,8 @@ where
             words,
             summary,
             sizes,
-            multiplier: seed.0 | 1,
+            // The pattern makes a good multiplier of seeds that are not random, such as zero.
+            multiplier: (seed.0 ^ 0xd6e8_feb8_6659_fd93) | 1,
             used: SlotCounter::new(),
             removed: SlotCounter::new(),
         })

@@ -343,21 +343,20 @@ impl Allocator {
         &'a self,
         records: &'a R,
     ) -> impl Iterator<Item = Entry> + 'a {
-        let chunks = (0..self.high_water().0)
-            .step_by(CHUNK_SLOTS)
-            .filter_map(SlotNumber::new);
-        chunks
-            .filter_map(move |first| Some((first, self.chunk_and_states(records, first).ok()?)))
-            .flat_map(move |(first, (chunk, states))| {
-                (first.get()..)
-                    .filter_map(SlotNumber::new)
-                    .take(CHUNK_SLOTS)
-                    .filter(move |&number| matches!(states.state(number), SlotState::InUse(_)))
-                    .map(move |number| Entry {
-                        block: chunk.block(number),
-                        slot: Slot::new(self.spare, number),
-                    })
+        let firsts = (0..self.high_water().0).step_by(CHUNK_SLOTS);
+        firsts.map_while(SlotNumber::new).flat_map(move |first| {
+            let made = self.chunk_and_states(records, first).ok();
+            made.into_iter().flat_map(move |(chunk, states)| {
+                let in_use =
+                    move |number: &SlotNumber| matches!(states.state(*number), SlotState::InUse(_));
+                let numbers = first.get()..ChunkNumber::of(first).end();
+                let numbers = numbers.map_while(SlotNumber::new).filter(in_use);
+                numbers.map(move |number| Entry {
+                    block: chunk.block(number),
+                    slot: Slot::new(self.spare, number),
+                })
             })
+        })
     }
 
     /// The lowest free slot; [`None`] when there is none.
