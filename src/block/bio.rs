@@ -149,7 +149,11 @@ impl Bio {
         self.fields_mut().bi_private = core::ptr::without_provenance_mut(tag);
     }
 
-    /// Points the bio at `sector` of `device`, as `bio_set_dev()` does.
+    /// Points a clone of device mapper at `sector` of `device`.
+    ///
+    /// This is `bio_set_dev()` without `bio_associate_blkg()`: the caller lets device mapper submit the clone, and
+    /// `dm_submit_bio_remap()` associates it with the control group of the original bio on the new device. To do that
+    /// here too would be undone there.
     #[inline(always)]
     pub(crate) fn set_place(&mut self, device: &BlockDevice, sector: u64) {
         let fields = self.fields_mut();
@@ -157,8 +161,6 @@ impl Bio {
         fields.bi_flags &= !(REMAPPED | THROTTLED);
         fields.bi_bdev = device.as_ptr();
         fields.bi_iter.bi_sector = sector;
-        // SAFETY: The bio is live and has its device.
-        unsafe { bindings::bio_associate_blkg(self.as_ptr()) };
     }
 
     /// Copies the data of the bio into `buffer`; nothing when it is smaller than the bio.

@@ -24,7 +24,9 @@ use core::ptr::NonNull;
 use kernel::container_of;
 use kernel::error::from_result;
 use kernel::error::to_result;
+use kernel::new_mutex;
 use kernel::prelude::*;
+use kernel::sync::Mutex;
 use kernel::types::Opaque;
 use kernel::ThisModule;
 
@@ -227,6 +229,57 @@ impl<T: Target> Live<T> {
         unsafe { CStr::from_ptr(name.cast()) }
     }
 
+    /// Makes sure that no other instance of this target has claimed a sector of `device`, and claims it until this
+    /// instance goes. Two tables of one mapped device may claim the same, as those of a reload do. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` when another instance has claimed it.
+    pub(crate) fn claim(&self, device: &Device) -> Result {
+        let device = device.block_device();
+        // SAFETY: The table of a live target is live.
+        let md = unsafe { bindings::dm_table_get_md(self.table()) };
+        let owner: *const c_void = core::ptr::from_ref(self).cast();
+        let mut claims = self.registration().claims.lock();
+        let taken = claims.iter().any(|claim| {
+            // SAFETY: The claim is removed before the instance that made it closes the device.
+            let overlaps = unsafe { BlockDevice::from_raw(claim.bdev) }.overlaps(device);
+            let shared = claim.md == md && claim.table != self.table() || claim.owner == owner;
+            overlaps && !shared
+        });
+        if taken {
+            return Err(EBUSY);
+        }
+        let claim = Claim {
+            bdev: device.as_ptr(),
+            md,
+            table: self.table(),
+            owner,
+        };
+        claims.push(claim, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Gives up what the instance has claimed.
+    fn give_up_claims(&self) {
+        let owner: *const c_void = core::ptr::from_ref(self).cast();
+        self.registration()
+            .claims
+            .lock()
+            .retain(|claim| claim.owner != owner);
+    }
+
+    /// The registration that the instance was made by.
+    fn registration(&self) -> &Registration<T> {
+        // SAFETY: By the type invariant the target is live; its type does not change.
+        let target_type = unsafe { (*self.ti.as_ptr()).type_ };
+        let target_type = Opaque::cast_from(target_type).cast_mut();
+        // SAFETY: A target whose constructor is `Callbacks<T>::ctr` has the type of a `Registration<T>`.
+        let registration = unsafe { container_of!(target_type, Registration<T>, target_type) };
+        // SAFETY: A registration outlives the instances, as device mapper holds the module for each of them.
+        unsafe { &*registration }
+    }
+
     /// Wakes everybody who waits for an event of the mapped device. May sleep.
     pub(crate) fn event(&self) {
         // SAFETY: The table of a live target is live.
@@ -400,6 +453,8 @@ impl<T: Target> Callbacks<T> {
     unsafe extern "C" fn dtr(ti: *mut bindings::dm_target) {
         // SAFETY: By the requirements of this function.
         let live = unsafe { (*ti).private }.cast::<Live<T>>();
+        // SAFETY: By the requirements of this function the instance is there.
+        unsafe { &*live }.give_up_claims();
         // SAFETY: The constructor has stored a box there. Device mapper calls nothing for this target after the
         // destructor, and the work item is cancelled when the box is dropped, so this is the only user.
         drop(unsafe { Pin::new_unchecked(KBox::from_raw(live)) });
@@ -567,6 +622,21 @@ impl<T: Target> Callbacks<T> {
     }
 }
 
+/// A device that an instance does not share.
+///
+/// # Invariants
+///
+/// `bdev` is open: the claim is removed before the instance that made it is dropped.
+struct Claim {
+    bdev: *mut bindings::block_device,
+    md: *mut bindings::mapped_device,
+    table: *mut bindings::dm_table,
+    owner: *const c_void,
+}
+
+// SAFETY: The pointers are compared, and `bdev` is an open device, which any thread may look at.
+unsafe impl Send for Claim {}
+
 /// A target that is offered to device mapper.
 ///
 /// # Invariants
@@ -576,6 +646,8 @@ impl<T: Target> Callbacks<T> {
 pub(crate) struct Registration<T: Target> {
     #[pin]
     target_type: Opaque<bindings::target_type>,
+    #[pin]
+    claims: Mutex<KVec<Claim>>,
     _target: PhantomData<T>,
 }
 
@@ -588,6 +660,7 @@ impl<T: Target> Registration<T> {
     /// Registers the target of a module.
     pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            claims <- new_mutex!(KVec::new(), "dm_target_claims"),
             // INVARIANT: The initialiser succeeds when the target type is registered.
             target_type <- Opaque::try_ffi_init(|slot: *mut bindings::target_type| {
                 let target_type = bindings::target_type {

@@ -55,6 +55,7 @@ use crate::remap::units::SlotCount;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::SpareSector;
 use crate::remap::units::MAX_SPARES;
+use crate::setup::MAIN;
 use crate::sync::crc32c;
 use crate::sync::zeroed;
 use crate::table::Spare;
@@ -77,6 +78,7 @@ pub(crate) fn activate(this: &Live<Remap>) -> Result {
     let _noio = noio::Scope::new();
     let mut relocator = this.relocator.lock();
     if relocator.metadata.is_none() {
+        claim_devices(this)?;
         let mut found = KVec::with_capacity(MAX_SPARES, GFP_KERNEL)?;
         let mut activation = Activation::new(this)?;
         for spare in this.config.count.spares() {
@@ -89,6 +91,21 @@ pub(crate) fn activate(this: &Live<Remap>) -> Result {
         relocator.metadata = Some(metadata);
     }
     relocator.running = true;
+    Ok(())
+}
+
+/// Makes sure that no other remap device uses main or a spare: each of them would overwrite what the other one has on a
+/// spare, and not know where the other one has put the blocks of main.
+fn claim_devices(this: &Live<Remap>) -> Result {
+    let spares = this.config.count.spares();
+    let spares = spares.filter_map(|spare| Some(("spare_dev", this.spare(spare)?)));
+    let main = this.device(MAIN).map(|main| ("main_dev", main));
+    for (argument, device) in Iterator::chain(main.into_iter(), spares) {
+        this.claim(device).inspect_err(|_| {
+            let name = device.name().to_str().unwrap_or_default();
+            pr_err!("{}: {argument} {name} is in use by another remap device\n", this.log_name());
+        })?;
+    }
     Ok(())
 }
 
@@ -394,7 +411,13 @@ impl<'a> Activation<'a> {
                         }
                         error
                     })?;
+                    let dead = |record: &Record| {
+                        extent.all_live(record.block).without(record.live).count().0
+                    };
+                    self.unreadable = self.unreadable.saturating_add(dead(&record));
                     if let Some(outdated) = outdated {
+                        let record = table.spares.record(outdated).ok_or(EINVAL)?;
+                        self.unreadable = self.unreadable.saturating_sub(dead(&record));
                         self.outdated.push(outdated, GFP_KERNEL)?;
                     }
                 }
