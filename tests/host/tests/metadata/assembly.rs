@@ -561,6 +561,31 @@ fn a_member_of_another_history_is_not_added() {
 }
 
 #[test]
+fn spares_that_count_each_other_differently_are_refused() {
+    let three = layouts(&[SPARE; 3]);
+    // The newest superblock says that there are two spares, an older one that there are three.
+    let mut readings = healthy(2, |_, it| it.sequence = sequence(5));
+    readings[1] = found(superblock(&three, 1), |it| it.sequence = sequence(4));
+    refused(
+        &places(&readings),
+        &WANTED,
+        Refusal::Contradiction(index(1)),
+    );
+
+    // Spare 0 has the number of slots of spare 1 otherwise than that says itself.
+    let mut readings = healthy(2, unchanged);
+    readings[0] = found(superblock(&layouts(&[SPARE; 2]), 0), |it| {
+        it.sequence = sequence(5);
+        it.set.slots_of[1] = SlotCount(1);
+    });
+    refused(
+        &places(&readings),
+        &WANTED,
+        Refusal::Contradiction(index(1)),
+    );
+}
+
+#[test]
 fn sixteen_spares_cannot_come_together() {
     let mut readings = healthy(15, unchanged);
     readings.push(Ok(None));
