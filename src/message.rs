@@ -41,24 +41,20 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
         EINVAL
     };
     let message = Message::parse(words.iter().map(CStr::to_bytes)).map_err(refuse)?;
-    let size = Sectors(this.sectors());
     match message {
         Message::Add(range) => {
-            range.check_within(size).map_err(refuse)?;
-            let blocks = blocks(this, &range)?;
+            let blocks = blocks(this, &range).map_err(refuse)?;
             relocate(this, "add", |session| session.add(blocks, Cause::Message))
         }
         Message::Remove(range) => {
-            range.check_within(size).map_err(refuse)?;
-            let blocks = blocks(this, &range)?;
+            let blocks = blocks(this, &range).map_err(refuse)?;
             relocate(this, "remove", |session| session.remove(blocks))
         }
         Message::Lookup(sector) => {
-            check_on_device(sector, size).map_err(refuse)?;
-            lookup(this, sector, reply)
+            lookup(this, on_main(this, sector).map_err(refuse)?, reply)
         }
         Message::List { from, max } => {
-            check_on_device(from, size).map_err(refuse)?;
+            let from = on_main(this, from.max(Sector(this.begin()))).map_err(refuse)?;
             list(this, from, max.unwrap_or(u64::MAX), reply)
         }
         Message::Set(setting) => set(this, setting),
@@ -73,10 +69,29 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
     }
 }
 
+/// The sector of main that a sector of the mapped device is. They differ when the table has something before this line.
+///
+/// # Errors
+///
+/// The sentence that says why there is none.
+fn on_main(this: &Live<Remap>, sector: Sector) -> Result<Sector, &'static str> {
+    let before = "sector lies before the part of the device that is remapped";
+    let sector = Sector(sector.0.checked_sub(this.begin()).ok_or(before)?);
+    check_on_device(sector, Sectors(this.sectors()))?;
+    Ok(sector)
+}
+
 /// The blocks that a range touches.
-fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>> {
-    let size = this.table().ok_or(EBUSY)?.block_size;
-    let block = |sector| size.block_of(sector).ok_or(EINVAL);
+///
+/// # Errors
+///
+/// The sentence that says why there are none.
+fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>, &'static str> {
+    let first = on_main(this, range.first())?;
+    let range = SectorRange::new(first, range.count()).ok_or("count is too large")?;
+    range.check_within(Sectors(this.sectors()))?;
+    let size = this.table().ok_or("the device was never activated")?.block_size;
+    let block = |sector| size.block_of(sector).ok_or("sector lies beyond the last block");
     Ok(block(range.first())?..=block(range.last())?)
 }
 
@@ -88,7 +103,7 @@ fn relocate(
 ) -> Result {
     relocator::run(this, f).inspect_err(|error| {
         let why = match *error {
-            e if e == EBUSY => "the device is suspended",
+            e if e == EBUSY => "the device is suspended, or about to be; what was done stays done",
             e if e == ENOSPC => "there are not enough free spare blocks, nothing was changed",
             e if e == EROFS => "the table is read-only, or metadata cannot be written",
             e if e == EINTR => "it was interrupted; what was done stays done",
@@ -150,7 +165,8 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
             let sector = table.block_size.first_sector(entry.block);
             let sectors = table.block_size.sectors_of(entry.block, table.main);
             let spare = entry.slot.spare();
-            write!(reply, "{} {} {} ", sector.0, sectors.0, spare.get())?;
+            let shown = sector.0.saturating_add(this.begin());
+            write!(reply, "{shown} {} {} ", sectors.0, spare.get())?;
             let data = table.spares.data_start(spare);
             match data.and_then(|d| d.checked_add(table.block_size.slot_offset(entry.slot.number()))) {
                 Some(place) => write!(reply, "{}", place.0)?,

@@ -155,6 +155,7 @@ impl Session<'_> {
     /// # Errors
     ///
     /// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal;
+    /// `EBUSY` when a suspend begins;
     /// otherwise the error of the first block that could not be relocated, after all others were.
     pub(crate) fn add(&mut self, range: RangeInclusive<Block>, cause: Cause) -> Result {
         self.check_writable()?;
@@ -175,9 +176,7 @@ impl Session<'_> {
         let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
         let mut next = Some(*range.start());
         while let Some(first) = next {
-            if kernel::current!().signal_pending() {
-                return Err(EINTR);
-            }
+            self.check_wanted()?;
             next = self.collect_to_add(first, *range.end(), cause, &mut jobs)?;
             result = result.and(self.relocate(&mut jobs));
             jobs.clear();
@@ -438,6 +437,21 @@ impl Session<'_> {
         Err(EIO)
     }
 
+    /// Ends a long operation between two sections when somebody wants it to.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` after a signal to the sender of the message, `EBUSY` when the device is about to be suspended.
+    fn check_wanted(&self) -> Result {
+        if kernel::current!().signal_pending() {
+            Err(EINTR)
+        } else if self.this.is_suspending() {
+            Err(EBUSY)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Refuses to move blocks when metadata cannot be written.
     fn check_writable(&self) -> Result {
         match self.this.mode() {
@@ -451,7 +465,8 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal.
+    /// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal;
+    /// `EBUSY` when a suspend begins.
     pub(crate) fn remove(&mut self, range: RangeInclusive<Block>) -> Result {
         self.check_writable()?;
         let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
@@ -459,9 +474,7 @@ impl Session<'_> {
         let mut result = Ok(());
         let mut next = Some(*range.start());
         while let Some(first) = next.filter(|first| first <= range.end()) {
-            if kernel::current!().signal_pending() {
-                return Err(EINTR);
-            }
+            self.check_wanted()?;
             let found = listing::blocks_in_range(
                 &self.table.hold_index(),
                 &self.table.spares,

@@ -76,7 +76,10 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         }
     }
     match counts.last_error() {
-        Some(sector) => write!(text, " last_error={}", sector.0)?,
+        Some(sector) => {
+            let shown = sector.0.saturating_add(this.begin());
+            write!(text, " last_error={shown}")?;
+        }
         None => text.write_str(" last_error=-")?,
     }
     text.write_str(" exhaustion_days=-")

@@ -39,6 +39,7 @@ use crate::table::Table;
 use crate::traffic::Kind;
 use crate::traffic::Ticket;
 use crate::traffic::Traffic;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering;
@@ -176,6 +177,8 @@ pub(crate) struct Remap {
     table: Once<Table>,
     /// What the device can do: a [`Mode`].
     mode: AtomicU8,
+    /// Whether a suspend has begun, so that a long operation must come to an end.
+    suspending: AtomicBool,
     /// Numbers for `status`.
     pub(crate) counts: Counts,
     /// A block with unreadable sectors of which some were read just now, plus one; 0 for none.
@@ -205,6 +208,11 @@ impl Remap {
     pub(crate) fn set_table(&self, table: KBox<Table>, unreadable: u64) {
         self.counts.change_unreadable(0, unreadable);
         self.table.set(table);
+    }
+
+    /// Whether a suspend has begun, so that a long operation must come to an end.
+    pub(crate) fn is_suspending(&self) -> bool {
+        self.suspending.load(Ordering::Relaxed)
     }
 
     /// What the device can do.
@@ -386,6 +394,7 @@ impl Target for Remap {
             traffic: Traffic::new()?,
             table: Once::new(),
             mode: AtomicU8::new(Mode::ReadWrite as u8),
+            suspending: AtomicBool::new(false),
             counts: Counts::new(),
             heal: AtomicU64::new(0),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
@@ -432,7 +441,8 @@ impl Target for Remap {
                 None => Ok(()),
             }
         });
-        if let Err(error) = served {
+        // A suspended device has no request that waits, and sectors can be saved after the next read.
+        if let Some(error) = served.err().filter(|error| *error != EBUSY) {
             crate::warn_ratelimited!(
                 "{}: saving sectors failed: {error:?}\n",
                 this.log_name()
@@ -441,7 +451,17 @@ impl Target for Remap {
     }
 
     fn preresume(this: &Live<Self>) -> Result {
+        this.suspending.store(false, Ordering::Relaxed);
         metadata::activate(this)
+    }
+
+    fn presuspend(this: &Live<Self>) {
+        // A message holds the table, and the suspend waits until nobody does.
+        this.suspending.store(true, Ordering::Relaxed);
+    }
+
+    fn presuspend_undo(this: &Live<Self>) {
+        this.suspending.store(false, Ordering::Relaxed);
     }
 
     fn postsuspend(this: &Live<Self>) {

@@ -101,6 +101,12 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// The instance is about to get requests. Whatever may write to devices starts here. May sleep.
     fn preresume(this: &Live<Self>) -> Result;
 
+    /// A suspend begins. Requests still come; what takes long should come to an end.
+    fn presuspend(this: &Live<Self>);
+
+    /// The suspend that had begun was given up.
+    fn presuspend_undo(this: &Live<Self>);
+
     /// All requests have ended. Nothing may use the devices when this returns. May sleep.
     fn postsuspend(this: &Live<Self>);
 
@@ -517,6 +523,22 @@ impl<T: Target> Callbacks<T> {
     /// # Safety
     ///
     /// `ti` is live.
+    unsafe extern "C" fn presuspend(ti: *mut bindings::dm_target) {
+        // SAFETY: By the requirements of this function.
+        T::presuspend(unsafe { Self::live(ti) });
+    }
+
+    /// # Safety
+    ///
+    /// `ti` is live.
+    unsafe extern "C" fn presuspend_undo(ti: *mut bindings::dm_target) {
+        // SAFETY: By the requirements of this function.
+        T::presuspend_undo(unsafe { Self::live(ti) });
+    }
+
+    /// # Safety
+    ///
+    /// `ti` is live.
     unsafe extern "C" fn postsuspend(ti: *mut bindings::dm_target) {
         // SAFETY: By the requirements of this function.
         T::postsuspend(unsafe { Self::live(ti) });
@@ -673,6 +695,8 @@ impl<T: Target> Registration<T> {
                     map: Some(Callbacks::<T>::map),
                     end_io: Some(Callbacks::<T>::end_io),
                     preresume: Some(Callbacks::<T>::preresume),
+                    presuspend: Some(Callbacks::<T>::presuspend),
+                    presuspend_undo: Some(Callbacks::<T>::presuspend_undo),
                     postsuspend: Some(Callbacks::<T>::postsuspend),
                     status: Some(Callbacks::<T>::status),
                     message: Some(Callbacks::<T>::message),

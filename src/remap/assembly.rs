@@ -641,7 +641,7 @@ fn plan_added(
 
 /// Checks that nothing has to be written that must not be: to a read-only table, or while a spare
 /// is missing.
-fn check_complete(members: &[Option<Member>; MAX_SPARES], wanted: &Wanted) -> Result<(), Refusal> {
+fn check_complete(members: &[Option<Member<'_>>; MAX_SPARES], wanted: &Wanted) -> Result<(), Refusal> {
     let find = |wanted: fn(&Member<'_>) -> bool| {
         let at = members
             .iter()

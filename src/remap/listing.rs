@@ -93,10 +93,14 @@ fn for_each_in_range<'a, W, S, R>(
             from = block.next();
         }
     } else {
-        let entries = spares.into_iter().flat_map(|spare| spare.entries(records));
-        entries
-            .filter(|entry| range.contains(&entry.block))
-            .for_each(visit);
+        // Loops, because the names of iterators like these are too long for the kernel's tools.
+        for spare in spares {
+            for entry in spare.entries(records) {
+                if range.contains(&entry.block) {
+                    visit(entry);
+                }
+            }
+        }
     }
 }
 
