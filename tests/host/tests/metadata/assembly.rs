@@ -535,6 +535,20 @@ fn a_blank_spare_at_the_end_is_added() {
         Refusal::MissingWhileFresh { missing, fresh },
     );
 
+    // One at a time: the set must be complete before.
+    let mut unfinished = healthy(2, |spare, it| {
+        if spare == 1 {
+            begun(it);
+        }
+    });
+    unfinished.push(Ok(None));
+    let (given, stored) = (count(3), count(2));
+    refused(
+        &places(&unfinished),
+        &WANTED,
+        Refusal::Count { given, stored },
+    );
+
     // Too small to be the witness of the spare before it.
     let mut small = places(&readings);
     small[2] = Place::Device {
