@@ -102,6 +102,8 @@ pub struct Set {
     pub allocators: Vec<Allocator>,
     /// Where the data of each spare begins; [`None`] for a missing one.
     pub layouts: Vec<Option<SpareSector>>,
+    /// How often the index was replaced by a larger one.
+    pub growths: usize,
 }
 
 impl Set {
@@ -130,6 +132,7 @@ impl Set {
                 .map(|(index, slots)| Allocator::new(index, slots))
                 .collect(),
             layouts: spares.iter().map(|&(_, layout)| layout).collect(),
+            growths: 0,
         }
     }
 
@@ -184,5 +187,6 @@ impl Set {
             .rebuild_into(&self.records, &larger)
             .expect("all blocks fit");
         self.index = larger;
+        self.growths += 1;
     }
 }

@@ -147,6 +147,32 @@ impl Shared {
     }
 }
 
+/// A request that is under way; it ends also when a check in it fails.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl<'a> UnderWay<'a> {
+    fn new(requests: &'a AtomicU64) -> Self {
+        requests.fetch_add(1, Relaxed);
+        fence(SeqCst);
+        Self(requests)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Release);
+    }
+}
+
+/// Tells the requesters to end, also when the writer fails.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Moves what is in one place to another one, and leaves poison.
 fn move_sector(from: &AtomicU64, to: &AtomicU64) {
     to.store(from.swap(POISON, Relaxed), Relaxed);
@@ -336,8 +362,7 @@ impl Requester<'_> {
     /// Performs the first piece of a request, and returns its length; zero when it has to wait.
     fn piece(&mut self, start: u64, len: u64, direction: Direction, value: u64) -> u64 {
         let shared = self.shared;
-        shared.requests[self.number].fetch_add(1, Relaxed);
-        fence(SeqCst);
+        let under_way = UnderWay::new(&shared.requests[self.number]);
         let index = shared.index();
         let (place, len) = if index.may_contain(Sector(start), Sector(start + len - 1)) {
             let (records, layouts) = (&shared.records, &shared.layouts[..]);
@@ -371,7 +396,7 @@ impl Requester<'_> {
             Place::Dead { .. } | Place::Moving => {}
             Place::Missing { .. } => panic!("no spare is missing"),
         }
-        shared.requests[self.number].fetch_add(1, Release);
+        drop(under_way);
         match place {
             Place::Moving => {
                 self.met.moving += 1;
@@ -435,6 +460,7 @@ fn nothing_is_invented_or_lost() {
     let shared = Shared::new();
     let finished = AtomicBool::new(false);
     let met = std::thread::scope(|scope| {
+        let finish = Finish(&finished);
         let requesters: Vec<_> = (0..REQUESTERS)
             .map(|number| {
                 let (shared, finished) = (&shared, &finished);
@@ -463,7 +489,7 @@ fn nothing_is_invented_or_lost() {
         for _ in 0..CHANGES {
             writer.change();
         }
-        finished.store(true, Relaxed);
+        drop(finish);
         requesters
             .into_iter()
             .map(|requester| requester.join().unwrap())
