@@ -44,8 +44,7 @@ impl Config {
     /// Reads and checks the arguments, and opens the devices.
     pub(crate) fn new(words: Words<'_>, setup: &mut Setup<'_>) -> Result<Self, Refusal> {
         let arguments = words.iter().map(CStr::to_bytes);
-        let line = table_line::Config::parse(arguments)
-            .map_err(|_| Refusal::invalid(c"Invalid arguments"))?;
+        let line = table_line::Config::parse(arguments).map_err(Refusal::invalid)?;
         // The grammar takes words in this order, so that they can be given to device mapper as they came.
         let mut paths = words.iter();
         open(setup, paths.next(), c"main_dev cannot be opened")?;

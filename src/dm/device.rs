@@ -61,7 +61,7 @@ impl Device {
         // SAFETY: By the type invariant the handle is live.
         let name = unsafe { &raw const (*self.dev.as_ptr()).name };
         // SAFETY: `format_dev_t()` has written a string with its terminator there, and it does not change.
-        unsafe { CStr::from_ptr(name.cast()) }
+        unsafe { CStr::from_char_ptr(name.cast()) }
     }
 }
 
@@ -105,7 +105,7 @@ impl Devices {
         // SAFETY: By the type invariant `ti` is a target under construction; `path` is a string and `dev` is
         // where the result goes.
         to_result(unsafe {
-            bindings::dm_get_device(self.ti.as_ptr(), path.as_ptr().cast(), mode, &mut dev)
+            bindings::dm_get_device(self.ti.as_ptr(), path.as_char_ptr(), mode, &mut dev)
         })?;
         let dev = NonNull::new(dev).ok_or(ENODEV)?;
         // SAFETY: `dm_get_device()` has succeeded, so the handle is live.

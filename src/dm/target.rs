@@ -21,7 +21,6 @@ use core::ffi::CStr;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use kernel::container_of;
 use kernel::error::from_result;
 use kernel::error::to_result;
 use kernel::new_mutex;
@@ -232,7 +231,7 @@ impl<T: Target> Live<T> {
         // SAFETY: The mapped device outlives its tables.
         let name = unsafe { bindings::dm_device_name(md) };
         // SAFETY: The name is a string in the mapped device, which is written once.
-        unsafe { CStr::from_ptr(name.cast()) }
+        unsafe { CStr::from_char_ptr(name) }
     }
 
     /// Makes sure that no other instance of this target has claimed a sector of `device`, and claims it until this
@@ -279,9 +278,9 @@ impl<T: Target> Live<T> {
     fn registration(&self) -> &Registration<T> {
         // SAFETY: By the type invariant the target is live; its type does not change.
         let target_type = unsafe { (*self.ti.as_ptr()).type_ };
-        let target_type = Opaque::cast_from(target_type).cast_mut();
-        // SAFETY: A target whose constructor is `Callbacks<T>::ctr` has the type of a `Registration<T>`.
-        let registration = unsafe { container_of!(target_type, Registration<T>, target_type) };
+        let offset = core::mem::offset_of!(Registration<T>, target_type);
+        // SAFETY: A target whose constructor is `Callbacks<T>::ctr` has the type that is a field of a `Registration<T>`.
+        let registration = unsafe { target_type.byte_sub(offset) }.cast::<Registration<T>>();
         // SAFETY: A registration outlives the instances, as device mapper holds the module for each of them.
         unsafe { &*registration }
     }
@@ -324,7 +323,7 @@ impl Worker {
         try_pin_init!(Self {
             queue: {
                 // SAFETY: The name is a string.
-                let queue = unsafe { bindings::dm_remap_alloc_workqueue(name.as_ptr().cast()) };
+                let queue = unsafe { bindings::dm_remap_alloc_workqueue(name.as_char_ptr()) };
                 // INVARIANT: The workqueue was made for this object.
                 NonNull::new(queue).ok_or(ENOMEM)?
             },
@@ -396,7 +395,7 @@ impl<T: Target> Callbacks<T> {
             Ok(()) => 0,
             Err(refusal) => {
                 // SAFETY: `ti` is valid; device mapper prints the string and does not change or free it.
-                unsafe { (*ti.as_ptr()).error = refusal.reason.as_ptr().cast_mut().cast() };
+                unsafe { (*ti.as_ptr()).error = refusal.reason.as_char_ptr().cast_mut() };
                 refusal.error.to_errno()
             }
         }
@@ -421,13 +420,16 @@ impl<T: Target> Callbacks<T> {
         let table = unsafe { (*ti.as_ptr()).table };
         // SAFETY: The table has its mapped device.
         let md = unsafe { bindings::dm_table_get_md(table) };
+        // SAFETY: The mapped device outlives its tables.
+        let name = unsafe { bindings::dm_device_name(md) };
         // SAFETY: The name is a string in the mapped device.
-        let name = unsafe { CStr::from_ptr(bindings::dm_device_name(md).cast()) };
+        let name = unsafe { CStr::from_char_ptr(name) };
+        // SAFETY: `run` may be called with the work item of a `Live` until its worker is dropped, which is the first
+        // field to be.
+        let worker = unsafe { Worker::new(name, Self::run) };
         let live = KBox::pin_init(
             try_pin_init!(Live {
-                // SAFETY: `run` may be called with the work item of a `Live` until its worker is dropped, which
-                // is the first field to be.
-                worker <- unsafe { Worker::new(name, Self::run) },
+                worker <- worker,
                 target <- T::new(config),
                 devices,
                 // INVARIANT: `private` is set below.
@@ -463,7 +465,9 @@ impl<T: Target> Callbacks<T> {
         unsafe { &*live }.give_up_claims();
         // SAFETY: The constructor has stored a box there. Device mapper calls nothing for this target after the
         // destructor, and the work item is cancelled when the box is dropped, so this is the only user.
-        drop(unsafe { Pin::new_unchecked(KBox::from_raw(live)) });
+        let live = unsafe { KBox::from_raw(live) };
+        // SAFETY: The instance has been pinned since it was made, and is dropped where it is.
+        drop(unsafe { Pin::new_unchecked(live) });
     }
 
     /// # Safety
@@ -500,11 +504,11 @@ impl<T: Target> Callbacks<T> {
     ///
     /// `work` is the work item of an instance whose worker has not been dropped.
     unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        let work = Opaque::<bindings::work_struct>::cast_from(work).cast_mut();
-        // SAFETY: The work item is the field of a `Worker`.
-        let worker = unsafe { container_of!(work, Worker, work) };
-        // SAFETY: The worker is the field of a `Live<T>`.
-        let live = unsafe { container_of!(worker, Live<T>, worker) };
+        // SAFETY: The work item is a field of a `Worker`.
+        let worker = unsafe { work.byte_sub(core::mem::offset_of!(Worker, work)) };
+        // SAFETY: The worker is a field of a `Live<T>`.
+        let live = unsafe { worker.byte_sub(core::mem::offset_of!(Live<T>, worker)) };
+        let live = live.cast::<Live<T>>();
         // SAFETY: The instance is only borrowed before its worker is dropped, which waits for this function.
         T::work(unsafe { &*live });
     }
@@ -687,7 +691,7 @@ impl<T: Target> Registration<T> {
             target_type <- Opaque::try_ffi_init(|slot: *mut bindings::target_type| {
                 let target_type = bindings::target_type {
                     features: u64::from(bindings::DM_TARGET_NOWAIT),
-                    name: T::NAME.as_ptr().cast(),
+                    name: T::NAME.as_char_ptr(),
                     module: module.as_ptr(),
                     version: T::VERSION,
                     ctr: Some(Callbacks::<T>::ctr),

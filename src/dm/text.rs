@@ -4,6 +4,7 @@
 
 use kernel::ffi::c_char;
 use kernel::ffi::c_uint;
+use kernel::str::CStrExt;
 use core::ffi::CStr;
 use core::fmt;
 
@@ -29,7 +30,7 @@ impl<'a> Words<'a> {
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a CStr> + Clone {
         self.0.iter().map(|word| {
             // SAFETY: By the requirements of `from_raw` every pointer is to a string that lives for `'a`.
-            unsafe { CStr::from_ptr(word.cast_const().cast()) }
+            unsafe { CStr::from_char_ptr(*word) }
         })
     }
 }

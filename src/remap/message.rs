@@ -175,5 +175,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Words<I> {
             .ok_or("value is missing: set <name> <value>")?;
         Setting::parse(name, value)
             .ok_or("name must be auto, scan_interval, scan_rate or read_retries")?
+            // The sentences are ASCII.
+            .map_err(|wrong| wrong.to_str().unwrap_or_default())
     }
 }

@@ -2,6 +2,8 @@
 
 //! The options that a table line can give, the message `set` can change and the metadata keeps.
 
+use core::ffi::CStr;
+
 use super::words::decimal;
 use super::words::decimal_u32;
 
@@ -116,24 +118,24 @@ impl Setting {
     /// # Errors
     ///
     /// The sentence that says what `value` must be.
-    pub fn parse(name: &[u8], value: &[u8]) -> Option<Result<Self, &'static str>> {
+    pub fn parse(name: &[u8], value: &[u8]) -> Option<Result<Self, &'static CStr>> {
         let setting = match name {
             b"auto" => match decimal(value) {
                 Some(0) => Ok(Self::Automatic(false)),
                 Some(1) => Ok(Self::Automatic(true)),
-                _ => Err("auto must be 0 or 1"),
+                _ => Err(c"auto must be 0 or 1"),
             },
             b"scan_interval" => decimal_u32(value)
                 .map(|seconds| Self::ScanInterval(ScanInterval(seconds)))
-                .ok_or("scan_interval must be a number of seconds from 0 to 4294967295"),
+                .ok_or(c"scan_interval must be a number of seconds from 0 to 4294967295"),
             b"scan_rate" => decimal_u32(value)
                 .and_then(ScanRate::new)
                 .map(Self::ScanRate)
-                .ok_or("scan_rate must be a number of KiB/s from 1 to 4294967295"),
+                .ok_or(c"scan_rate must be a number of KiB/s from 1 to 4294967295"),
             b"read_retries" => decimal_u32(value)
                 .and_then(ReadRetries::new)
                 .map(Self::ReadRetries)
-                .ok_or("read_retries must be a number from 0 to 100"),
+                .ok_or(c"read_retries must be a number from 0 to 100"),
             _ => return None,
         };
         Some(setting)

@@ -6,6 +6,7 @@
 //! <main_dev> <#spares> <spare_dev>... [<#feature_args> <feature_arg>...]
 //! ```
 
+use core::ffi::CStr;
 use core::fmt;
 
 use super::geometry::SpareCount;
@@ -42,27 +43,27 @@ impl<'a> Config<'a> {
     ///
     /// # Errors
     ///
-    /// A sentence that names the argument and says what is wrong with it.
-    pub fn parse(mut words: impl Iterator<Item = &'a [u8]>) -> Result<Self, &'static str> {
-        let main = words.next().ok_or("main_dev is missing")?;
+    /// A sentence that names the argument and says what is wrong with it, in the form that device mapper prints.
+    pub fn parse(mut words: impl Iterator<Item = &'a [u8]>) -> Result<Self, &'static CStr> {
+        let main = words.next().ok_or(c"main_dev is missing")?;
         if main == MISSING {
-            return Err("main_dev must be a device: only a spare may be missing");
+            return Err(c"main_dev must be a device: only a spare may be missing");
         }
-        let count = words.next().ok_or("#spares is missing")?;
+        let count = words.next().ok_or(c"#spares is missing")?;
         let count = decimal(count)
             .and_then(|count| usize::try_from(count).ok())
             .and_then(SpareCount::new)
-            .ok_or("#spares must be a number from 1 to 15")?;
+            .ok_or(c"#spares must be a number from 1 to 15")?;
         let mut spares = [None; MAX_SPARES];
         for spare in spares.iter_mut().take(count.get()) {
             let word = words
                 .next()
-                .ok_or("spare_dev: there are fewer than #spares says")?;
+                .ok_or(c"spare_dev: there are fewer than #spares says")?;
             *spare = (word != MISSING).then_some(word);
         }
         if spares.iter().all(Option::is_none) {
             return Err(
-                "spare_dev must be a device for at least one spare: not all may be missing",
+                c"spare_dev must be a device for at least one spare: not all may be missing",
             );
         }
         let features = match words.next() {
@@ -107,30 +108,30 @@ impl Features {
     fn parse<'a>(
         count: &[u8],
         mut words: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, &'static CStr> {
         let count = decimal(count)
-            .ok_or("#feature_args must be a number, and #spares that of the spare_dev before it")?;
+            .ok_or(c"#feature_args must be a number, and #spares that of the spare_dev before it")?;
         let mut features = Self::default();
         let mut left = count;
         while let Some(rest) = left.checked_sub(1) {
-            let name = words.next().ok_or("#feature_args is more than there are")?;
+            let name = words.next().ok_or(c"#feature_args is more than there are")?;
             left = rest;
             if name == b"manual" {
-                set_once(&mut features.manual, true, "manual is given twice")?;
+                set_once(&mut features.manual, true, c"manual is given twice")?;
                 continue;
             }
             if !Self::NAMES_WITH_VALUE.contains(&name) {
-                return Err("unknown feature argument: there are block_size, manual, \
+                return Err(c"unknown feature argument: there are block_size, manual, \
                             scan_interval, scan_rate, read_retries, main_id and uuid");
             }
             left = left
                 .checked_sub(1)
-                .ok_or("#feature_args ends before the value of the last one")?;
-            let value = words.next().ok_or("#feature_args is more than there are")?;
+                .ok_or(c"#feature_args ends before the value of the last one")?;
+            let value = words.next().ok_or(c"#feature_args is more than there are")?;
             features.give(name, value)?;
         }
         match words.next() {
-            Some(_) => Err("#feature_args is less than there are"),
+            Some(_) => Err(c"#feature_args is less than there are"),
             None => Ok(features),
         }
     }
@@ -146,45 +147,45 @@ impl Features {
     ];
 
     /// Takes the argument `name`, one of [`Self::NAMES_WITH_VALUE`].
-    fn give(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+    fn give(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static CStr> {
         match name {
             b"block_size" => {
                 let size = decimal(value)
                     .and_then(|sectors| BlockSize::new(Sectors(sectors)))
-                    .ok_or("block_size must be a power of two from 1 to 64")?;
+                    .ok_or(c"block_size must be a power of two from 1 to 64")?;
                 set_once(
                     &mut self.block_size,
                     Some(size),
-                    "block_size is given twice",
+                    c"block_size is given twice",
                 )
             }
             b"main_id" => {
                 let id = MainId::parse(value)
-                    .ok_or("main_id must be 1 to 64 printable ASCII characters")?;
-                set_once(&mut self.main_id, Some(id), "main_id is given twice")
+                    .ok_or(c"main_id must be 1 to 64 printable ASCII characters")?;
+                set_once(&mut self.main_id, Some(id), c"main_id is given twice")
             }
             b"uuid" => {
                 let uuid = Uuid::parse(value).ok_or(
-                    "uuid must be hexadecimal digits in the form 8-4-4-4-12, not all zero",
+                    c"uuid must be hexadecimal digits in the form 8-4-4-4-12, not all zero",
                 )?;
-                set_once(&mut self.uuid, Some(uuid), "uuid is given twice")
+                set_once(&mut self.uuid, Some(uuid), c"uuid is given twice")
             }
             _ => match Setting::parse(name, value).transpose()? {
                 Some(Setting::ScanInterval(interval)) => set_once(
                     &mut self.scan_interval,
                     Some(interval),
-                    "scan_interval is given twice",
+                    c"scan_interval is given twice",
                 ),
                 Some(Setting::ScanRate(rate)) => {
-                    set_once(&mut self.scan_rate, Some(rate), "scan_rate is given twice")
+                    set_once(&mut self.scan_rate, Some(rate), c"scan_rate is given twice")
                 }
                 Some(Setting::ReadRetries(retries)) => set_once(
                     &mut self.read_retries,
                     Some(retries),
-                    "read_retries is given twice",
+                    c"read_retries is given twice",
                 ),
                 // The names were compared before.
-                Some(Setting::Automatic(_)) | None => Err("unknown feature argument"),
+                Some(Setting::Automatic(_)) | None => Err(c"unknown feature argument"),
             },
         }
     }
@@ -230,8 +231,8 @@ fn shown<T: PartialEq>(given: Option<T>, now: T, default: T) -> Option<T> {
 fn set_once<T: Default + PartialEq>(
     place: &mut T,
     value: T,
-    twice: &'static str,
-) -> Result<(), &'static str> {
+    twice: &'static CStr,
+) -> Result<(), &'static CStr> {
     if *place != T::default() {
         return Err(twice);
     }
@@ -247,18 +248,18 @@ impl fmt::Display for Features {
         let scan_rate = self.scan_rate.map(ScanRate::get);
         let read_retries = self.read_retries.map(ReadRetries::get);
         let values: [(&str, Option<&dyn fmt::Display>); 6] = [
-            ("block_size", block_size.as_ref().map(|value| value as _)),
+            ("block_size", block_size.as_ref().map(|value| value as &dyn fmt::Display)),
             (
                 "scan_interval",
-                scan_interval.as_ref().map(|value| value as _),
+                scan_interval.as_ref().map(|value| value as &dyn fmt::Display),
             ),
-            ("scan_rate", scan_rate.as_ref().map(|value| value as _)),
+            ("scan_rate", scan_rate.as_ref().map(|value| value as &dyn fmt::Display)),
             (
                 "read_retries",
-                read_retries.as_ref().map(|value| value as _),
+                read_retries.as_ref().map(|value| value as &dyn fmt::Display),
             ),
-            ("main_id", self.main_id.as_ref().map(|value| value as _)),
-            ("uuid", self.uuid.as_ref().map(|value| value as _)),
+            ("main_id", self.main_id.as_ref().map(|value| value as &dyn fmt::Display)),
+            ("uuid", self.uuid.as_ref().map(|value| value as &dyn fmt::Display)),
         ];
         let pairs = values.iter().filter(|(_, value)| value.is_some()).count();
         // There are at most six pairs and one single word.

@@ -18,6 +18,7 @@ use proptest::prelude::*;
 
 fn parse(line: &str) -> Result<Config<'_>, &'static str> {
     Config::parse(line.split_ascii_whitespace().map(str::as_bytes))
+        .map_err(|wrong| wrong.to_str().expect("a sentence in ASCII"))
 }
 
 fn error(line: &str) -> &'static str {
