@@ -538,6 +538,7 @@ fn assemble_existing<'a>(
         }
     }
     check_complete(&members, wanted)?;
+    check_witnesses(&members, set.spares)?;
     let sequence = superblocks(places)
         .map(|(_, superblock)| superblock.sequence)
         .fold(newest.sequence, Sequence::max);
@@ -641,7 +642,10 @@ fn plan_added(
 
 /// Checks that nothing has to be written that must not be: to a read-only table, or while a spare
 /// is missing.
-fn check_complete(members: &[Option<Member<'_>>; MAX_SPARES], wanted: &Wanted) -> Result<(), Refusal> {
+fn check_complete(
+    members: &[Option<Member<'_>>; MAX_SPARES],
+    wanted: &Wanted,
+) -> Result<(), Refusal> {
     let find = |wanted: fn(&Member<'_>) -> bool| {
         let at = members
             .iter()
@@ -654,4 +658,26 @@ fn check_complete(members: &[Option<Member<'_>>; MAX_SPARES], wanted: &Wanted) -
         (Some(fresh), Some(missing)) => Err(Refusal::MissingWhileFresh { missing, fresh }),
         _ => Ok(()),
     }
+}
+
+/// Checks that each spare has room for the witness pages of the one before it.
+fn check_witnesses(
+    members: &[Option<Member<'_>>; MAX_SPARES],
+    spares: SpareCount,
+) -> Result<(), Refusal> {
+    let layout = |spare: SpareIndex| match members.get(spare.get())?.as_ref()? {
+        Member::Missing { .. } => None,
+        Member::Fresh(layout) => Some(*layout),
+        Member::Ready { superblock, .. } => Some(superblock.layout),
+    };
+    let pairs = spares
+        .spares()
+        .filter_map(|spare| Some((spare, spares.witness_of(spare)?)));
+    for (spare, witness) in pairs {
+        let pages = layout(spare).map(|layout| layout.slot_pages());
+        if layout(witness).is_some_and(|layout| pages > Some(layout.witness_pages())) {
+            return Err(Refusal::Contradiction(witness));
+        }
+    }
+    Ok(())
 }

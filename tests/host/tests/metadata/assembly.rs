@@ -25,6 +25,7 @@ use dm_remap_host::remap::superblock::Unusable;
 use dm_remap_host::remap::units::Sectors;
 use dm_remap_host::remap::units::SlotCount;
 use dm_remap_host::remap::units::UnixTime;
+use proptest::prelude::*;
 
 use crate::make::block_size;
 use crate::make::index;
@@ -597,6 +598,127 @@ fn spares_that_count_each_other_differently_are_refused() {
         &WANTED,
         Refusal::Contradiction(index(1)),
     );
+}
+
+#[test]
+fn a_spare_without_room_for_its_witness_pages_is_refused() {
+    let small = layouts(&[SPARE; 2]);
+    let large = layouts(&[Sectors(SPARE.0 * 100); 2]);
+    let mixed = [large[0], small[1]];
+    let readings: Vec<Reading> = (0..2)
+        .map(|spare| found(superblock(&mixed, spare), |_| ()))
+        .collect();
+    let size = |spare: usize| mixed[spare].parts().spare_sectors;
+    let places: Vec<Place<'_>> = (0..2)
+        .map(|spare| Place::Device {
+            size: size(spare),
+            found: &readings[spare],
+        })
+        .collect();
+    refused(&places, &WANTED, Refusal::Contradiction(index(1)));
+}
+
+proptest! {
+    /// Superblocks that fit together in most ways: whatever they say, a set that is used is one in
+    /// which every spare has its place, and no more than one has to be made at the end.
+    #[test]
+    fn hostile_sets_are_refused_or_consistent(
+        spares in prop::collection::vec(any_spare(), 1..=4),
+        read_only in any::<bool>(),
+    ) {
+        let layouts = layouts(&[SPARE; 4]);
+        let reading = |(place, hostile): (usize, &Option<Hostile>)| {
+            hostile.map(|hostile| hostile.reading(&layouts, place, spares.len()))
+        };
+        let readings: Vec<Option<Reading>> = spares.iter().enumerate().map(reading).collect();
+        let places: Vec<Place<'_>> = readings
+            .iter()
+            .map(|reading| match reading {
+                None => Place::Missing,
+                Some(found) => Place::Device { size: SPARE, found },
+            })
+            .collect();
+        let wanted = Wanted { read_only, ..WANTED };
+        let Ok(Assembly::Existing(assembled)) = assemble(&places, &wanted) else {
+            return Ok(());
+        };
+        let members: Vec<&Member<'_>> = assembled.members.iter().flatten().collect();
+        prop_assert_eq!(members.len(), places.len());
+        prop_assert_eq!(assembled.set.spares.get(), places.len());
+        let mut fresh = false;
+        let mut missing = false;
+        for (spare, (member, place)) in members.into_iter().zip(&places).enumerate() {
+            match member {
+                Member::Missing { slots, .. } => {
+                    missing = true;
+                    prop_assert!(matches!(place, Place::Missing));
+                    prop_assert_eq!(*slots, assembled.set.slots_of[spare]);
+                }
+                Member::Fresh(layout) => {
+                    fresh = true;
+                    prop_assert_eq!(layout.slots(), assembled.set.slots_of[spare]);
+                }
+                Member::Ready { superblock, .. } => {
+                    prop_assert_eq!(superblock.spare, index(spare));
+                    prop_assert_eq!(superblock.set.uuid, assembled.set.uuid);
+                    prop_assert_eq!(superblock.layout.slots(), assembled.set.slots_of[spare]);
+                    prop_assert!(superblock.sequence <= assembled.sequence);
+                }
+            }
+        }
+        prop_assert!(!(fresh && (missing || read_only)), "something would have to be written");
+    }
+}
+
+/// What a spare may say that is or was of a set of 1 to 4.
+#[derive(Clone, Copy, Debug)]
+struct Hostile {
+    blank: bool,
+    ready: bool,
+    /// Which spare it is, if not the one of its place.
+    spare: Option<usize>,
+    /// How many spares it counts, if not those of the table line.
+    spares: Option<usize>,
+    sequence: u64,
+    uuid: u8,
+}
+
+fn any_spare() -> impl Strategy<Value = Option<Hostile>> {
+    let hostile = (
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.8),
+        prop::option::weighted(0.05, 0usize..4),
+        prop::option::weighted(0.3, 1usize..=4),
+        1u64..4,
+        prop_oneof![20 => Just(1u8), 1 => Just(2u8)],
+    );
+    let hostile = hostile.prop_map(|(blank, ready, spare, spares, sequence, uuid)| Hostile {
+        blank,
+        ready,
+        spare,
+        spares,
+        sequence,
+        uuid,
+    });
+    prop::option::weighted(0.9, hostile)
+}
+
+impl Hostile {
+    /// What is found on it at `place` of a table line with `given` spares.
+    fn reading(self, layouts: &[Layout], place: usize, given: usize) -> Reading {
+        if self.blank {
+            return Ok(None);
+        }
+        let spare = self.spare.unwrap_or(place);
+        let spares = self.spares.unwrap_or(given).max(spare + 1);
+        found(superblock(&layouts[..spares], spare), |it| {
+            it.sequence = sequence(self.sequence);
+            it.set.uuid = uuid(self.uuid);
+            if !self.ready {
+                begun(it);
+            }
+        })
+    }
 }
 
 #[test]
