@@ -282,7 +282,8 @@ impl Layout {
         let data_start = front_end(pages, witness_pages)?.checked_next_multiple_of(alignment)?;
         let data_room = back_start(spare_sectors, pages)?.checked_sub(data_start)?;
         let described = u64::from(pages.0).checked_mul(u64::from(SLOTS_PER_PAGE))?;
-        let slots = (data_room >> block_size.shift())
+        let slots = data_room
+            .wrapping_shr(block_size.shift())
             .min(described)
             .min(u64::from(SlotNumber::MAX_COUNT));
         let slots = SlotCount(u32::try_from(slots).ok()?);
