@@ -31,18 +31,33 @@ expect_log() {
 
 # --- Disks ---
 
-# null_disk NAME MIB [BAD]: makes the disk /dev/NAME in memory, with the sectors
-# BAD, written as FIRST-LAST, bad from the start.
+# null_disk NAME MIB [BAD [ATTRIBUTE=VALUE]...]: makes the disk /dev/NAME in memory,
+# with the sectors BAD, written as FIRST-LAST, bad from the start, and with other
+# attributes that null_blk has in configfs.
 null_disk() {
-	local disk=/sys/kernel/config/nullb/$1
+	local disk=/sys/kernel/config/nullb/$1 attribute
 	[[ -d /sys/kernel/config/nullb ]] || modprobe null_blk nr_devices=0
 	mkdir "$disk"
 	echo "$2" >"$disk/size"
 	echo 512 >"$disk/blocksize"
 	echo 1 >"$disk/memory_backed"
 	echo 1 >"$disk/discard"
+	for attribute in "${@:4}"; do
+		echo "${attribute#*=}" >"$disk/${attribute%%=*}"
+	done
 	[[ -z ${3-} ]] || null_bad "$1" "$3"
 	echo 1 >"$disk/power"
+}
+
+# special_disk NAME ATTRIBUTE=VALUE...: makes the disk /dev/NAME in memory with other
+# attributes of null_blk than those of null_disk.
+special_disk() {
+	local disk=/sys/kernel/config/nullb/$1 attribute
+	[[ -d /sys/kernel/config/nullb ]] || modprobe null_blk nr_devices=0
+	mkdir "$disk"
+	for attribute in memory_backed=1 blocksize=512 "${@:2}" power=1; do
+		echo "${attribute#*=}" >"$disk/${attribute%%=*}"
+	done
 }
 
 # null_bad NAME FIRST-LAST and null_good NAME FIRST-LAST: from now on, plain I/O
@@ -53,6 +68,12 @@ null_bad() {
 
 null_good() {
 	echo "-$2" >"/sys/kernel/config/nullb/$1/badblocks"
+}
+
+# ram_disks COUNT MIB: makes the disks /dev/ram0 and following, all zero.  They are
+# faster than the others, but they never fail and do not count what they do.
+ram_disks() {
+	modprobe brd rd_nr="$1" rd_size=$(($2 * 1024)) max_part=4
 }
 
 # scsi_disk MIB [OPTION...]: makes a SCSI disk with options of scsi_debug, and sets
@@ -115,6 +136,7 @@ remove_all() {
 		[[ ! -e $disk ]] || rmdir "$(dirname "$disk")"
 	done
 	[[ ! -d /sys/module/scsi_debug ]] || within 10 rmmod scsi_debug
+	[[ ! -d /sys/module/brd ]] || rmmod brd
 }
 
 # remove_mapped: removes all mapped devices that nothing uses, and succeeds when
