@@ -93,6 +93,13 @@ struct Job {
     error: Option<Error>,
 }
 
+impl Job {
+    /// Whether the entry of the block has to change.
+    fn is_change(&self) -> bool {
+        self.whole || self.after != self.before
+    }
+}
+
 /// Runs `f` as the relocator of the device.
 ///
 /// # Errors
@@ -166,8 +173,8 @@ impl Session<'_> {
             self.table.spares.allocators(),
             range.clone(),
         );
-        let free = (self.table.spares.allocators_present())
-            .fold(0u64, |sum, spare| sum.saturating_add(spare.free().0.into()));
+        let spares = &self.table.spares;
+        let free = (spares.present()).fold(0u64, |sum, spare| sum.saturating_add(spares.free(spare)));
         if blocks.saturating_sub(known.0.into()) > free {
             self.this.counts.refused.fetch_add(1, Ordering::Relaxed);
             return Err(ENOSPC);
@@ -193,9 +200,11 @@ impl Session<'_> {
         cause: Cause,
         jobs: &mut KVec<Job>,
     ) -> Result<Option<Block>> {
+        // Neighbours stay together, and the next section may go to another spare.
+        let spare = self.emptiest_spare();
         let mut block = first;
         while jobs.len() < SECTION_BLOCKS {
-            match self.mark_to_add(block, cause) {
+            match self.mark_to_add(block, spare, cause) {
                 Ok(job) => {
                     if let Some(job) = job {
                         jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
@@ -215,8 +224,14 @@ impl Session<'_> {
         Ok(Some(block))
     }
 
-    /// Marks a block as moving that has to be copied: [`None`] when all of it lives on a spare.
-    fn mark_to_add(&mut self, block: Block, cause: Cause) -> Result<Option<Job>> {
+    /// Marks a block as moving that has to be copied: [`None`] when all of it lives on a spare. It goes to `spare` if that
+    /// has room.
+    fn mark_to_add(
+        &mut self,
+        block: Block,
+        spare: Option<SpareIndex>,
+        cause: Cause,
+    ) -> Result<Option<Job>> {
         let all = self.all_of(block);
         let found = self
             .table
@@ -236,7 +251,7 @@ impl Session<'_> {
                 error: None,
             }));
         }
-        let slot = self.free_slot()?;
+        let slot = self.free_slot(spare)?;
         let record = Record {
             block,
             live: LiveMask::EMPTY,
@@ -254,11 +269,18 @@ impl Session<'_> {
         }))
     }
 
-    /// A free slot on the spare that has the most of them.
-    fn free_slot(&self) -> Result<Slot> {
-        (self.table.spares.allocators_present())
-            .max_by_key(|spare| spare.free())
-            .and_then(|spare| spare.lowest_free(&self.table.spares))
+    /// The spare that has the most free slots.
+    fn emptiest_spare(&self) -> Option<SpareIndex> {
+        let spares = self.table.spares.present();
+        spares.max_by_key(|spare| self.table.spares.free(*spare))
+    }
+
+    /// A free slot, on the spare that is wanted if it has one.
+    fn free_slot(&self, wanted: Option<SpareIndex>) -> Result<Slot> {
+        let spares = &self.table.spares;
+        let on = |spare| spares.get(spare)?.allocator.lowest_free(spares);
+        (wanted.and_then(on))
+            .or_else(|| self.emptiest_spare().and_then(on))
             .ok_or(ENOSPC)
     }
 
@@ -306,6 +328,9 @@ impl Session<'_> {
     /// Takes back what was prepared for the blocks that cannot be relocated.
     fn undo<'j>(&self, jobs: impl Iterator<Item = &'j Job> + Clone) {
         for job in jobs.clone() {
+            // No request may see a live mask that is not durable.
+            let set = self.table.spares.set_live(job.slot, job.before);
+            debug_assert!(set.is_ok());
             self.table.with_index(|index| {
                 if job.whole {
                     index.remove(&self.table.spares, job.block);
@@ -317,13 +342,8 @@ impl Session<'_> {
         if jobs.clone().any(|job| job.whole) {
             rcu::grace_period();
         }
-        for job in jobs {
-            if job.whole {
-                self.free(job.slot);
-            } else {
-                let set = self.table.spares.set_live(job.slot, job.before);
-                debug_assert!(set.is_ok());
-            }
+        for job in jobs.filter(|job| job.whole) {
+            self.free(job.slot);
         }
     }
 
@@ -412,8 +432,12 @@ impl Session<'_> {
     /// activation will find.
     fn commit(&mut self, jobs: &[Job], update: Update) -> Result {
         let good = || jobs.iter().filter(|job| job.error.is_none());
+        let changed = || good().filter(|job| job.is_change());
+        if changed().next().is_none() {
+            return Ok(());
+        }
         let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
-        let slots = || good().map(|job| job.slot);
+        let slots = || changed().map(|job| job.slot);
         let outcome = metadata.commit(self.this, &self.table.spares, slots, update);
         if outcome == Outcome::Durable {
             return Ok(());
@@ -424,7 +448,11 @@ impl Session<'_> {
                 self.this.set_mode(Mode::ReadOnly);
                 return Ok(());
             }
-            Outcome::InDoubt => self.this.set_mode(Mode::Failed),
+            Outcome::InDoubt => {
+                self.this.set_mode(Mode::Failed);
+                let unchanged = good().filter(|job| !job.is_change());
+                unchanged.for_each(|job| self.publish(job.block));
+            }
             Outcome::NotMade => {
                 self.this.set_mode(Mode::ReadOnly);
                 match update {
@@ -598,7 +626,7 @@ impl Session<'_> {
             return Ok(());
         }
         let mut jobs = KVec::with_capacity(1, GFP_KERNEL)?;
-        if let Some(job) = self.mark_to_add(block, Cause::Read)? {
+        if let Some(job) = self.mark_to_add(block, None, Cause::Read)? {
             jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
         }
         self.relocate(&mut jobs)

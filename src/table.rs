@@ -108,10 +108,15 @@ impl Spares {
         self.0.iter().map(|spare| &spare.allocator)
     }
 
-    /// The allocators of the spares that are there.
-    pub(crate) fn allocators_present(&self) -> impl Iterator<Item = &Allocator> {
-        let present = self.0.iter().filter(|spare| spare.data_start.is_some());
-        present.map(|spare| &spare.allocator)
+    /// The spares that are there.
+    pub(crate) fn present(&self) -> impl Iterator<Item = SpareIndex> + use<'_> {
+        let spares = self.0.iter().enumerate();
+        spares.filter_map(|(at, spare)| spare.data_start.and(SpareIndex::new(at)))
+    }
+
+    /// How many free slots a spare has.
+    pub(crate) fn free(&self, spare: SpareIndex) -> u64 {
+        (self.get(spare)).map_or(0, |spare| spare.allocator.free().0.into())
     }
 
     /// How many slots all spares have.

@@ -356,11 +356,13 @@ impl Live<Remap> {
                     return mapped;
                 }
                 Place::Missing { .. } => break,
-                Place::Moving if self.mode() == Mode::Failed => break,
                 Place::Moving => {
-                    // The relocator takes the list after it has published the new place. Under the lock, either
-                    // that place is seen, or the request is on the list before the relocator takes it.
+                    // The relocator takes the list after it has published the new place, or given the block up. Under
+                    // the lock, either that is seen, or the request is on the list before the relocator takes it.
                     let mut list = self.deferred.lock();
+                    if self.mode() == Mode::Failed {
+                        break;
+                    }
                     let index = table.index(&guard);
                     let again =
                         resolve(index, &table.spares, &table.spares, start, piece.len, direction);
