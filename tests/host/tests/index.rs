@@ -387,6 +387,27 @@ fn an_index_takes_its_capacity() {
     }
 }
 
+/// Blocks that come and go do not use up the index.
+#[test]
+fn removed_words_are_used_again() {
+    let spares = [(SlotCount(200), Some(SpareSector(64)))];
+    let mut set = Set::new(
+        Sectors(2000),
+        block_size(1),
+        &spares,
+        SlotCount(100),
+        Seed(5),
+    );
+    for block in 0..100 {
+        set.relocate(0, &record(block, 1), false).unwrap();
+    }
+    for block in (0..100).cycle().take(5000) {
+        set.give_back(Block(block)).unwrap();
+        set.relocate(0, &record(block, 1), false).unwrap();
+    }
+    assert_eq!(set.growths, 0);
+}
+
 /// How many records are looked at to find each of 1000 blocks that are `stride` apart, in an index
 /// for spares of `slots` slots with a load of 0.7.
 fn looks_for_each_block(stride: u32, slots: SlotCount, seed: Seed) -> f64 {
