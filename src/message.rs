@@ -43,11 +43,13 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
     let message = Message::parse(words.iter().map(CStr::to_bytes)).map_err(refuse)?;
     match message {
         Message::Add(range) => {
-            let blocks = blocks(this, &range).map_err(refuse)?;
+            let range = range_on_main(this, &range).map_err(refuse)?;
+            let blocks = blocks(this, &range)?;
             relocate(this, "add", |session| session.add(blocks, Cause::Message))
         }
         Message::Remove(range) => {
-            let blocks = blocks(this, &range).map_err(refuse)?;
+            let range = range_on_main(this, &range).map_err(refuse)?;
+            let blocks = blocks(this, &range)?;
             relocate(this, "remove", |session| session.remove(blocks))
         }
         Message::Lookup(sector) => {
@@ -81,17 +83,26 @@ fn on_main(this: &Live<Remap>, sector: Sector) -> Result<Sector, &'static str> {
     Ok(sector)
 }
 
-/// The blocks that a range touches.
+/// The sectors of main that some sectors of the mapped device are.
 ///
 /// # Errors
 ///
 /// The sentence that says why there are none.
-fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>, &'static str> {
+fn range_on_main(this: &Live<Remap>, range: &SectorRange) -> Result<SectorRange, &'static str> {
     let first = on_main(this, range.first())?;
     let range = SectorRange::new(first, range.count()).ok_or("count is too large")?;
     range.check_within(Sectors(this.sectors()))?;
-    let size = this.table().ok_or("the device was never activated")?.block_size;
-    let block = |sector| size.block_of(sector).ok_or("sector lies beyond the last block");
+    Ok(range)
+}
+
+/// The blocks that a range of sectors of main touches.
+///
+/// # Errors
+///
+/// `EBUSY` while the device was never activated, so that the size of a block is not known.
+fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>> {
+    let size = this.table().ok_or(EBUSY)?.block_size;
+    let block = |sector| size.block_of(sector).ok_or(EINVAL);
     Ok(block(range.first())?..=block(range.last())?)
 }
 

@@ -18,7 +18,7 @@ use crate::remap::geometry::PageCount;
 use crate::remap::geometry::PageNumber;
 use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::geometry::PAGE_SECTORS;
-use crate::remap::options::Options;
+use crate::remap::options::Setting;
 use crate::remap::page::seal;
 use crate::remap::page::Name;
 use crate::remap::page::Page;
@@ -129,12 +129,6 @@ impl Metadata {
     fn member(&mut self, spare: SpareIndex) -> Result<&mut Member> {
         let member = self.members.get_mut(spare.get()).ok_or(EINVAL)?;
         member.as_deref_mut().ok_or(ENXIO)
-    }
-
-    /// The spares that are there.
-    fn present(&self) -> impl Iterator<Item = SpareIndex> + use<'_> {
-        let members = self.members.iter().enumerate();
-        members.filter_map(|(at, member)| member.as_ref().and(SpareIndex::new(at)))
     }
 
     /// Makes what the records say of `slots` durable, or that they are free.
@@ -384,14 +378,11 @@ impl Metadata {
         Ok(())
     }
 
-    /// Keeps other options.
-    pub(crate) fn set_options(&mut self, this: &Live<Remap>, options: Options) -> Result {
-        self.set.options = options;
-        for at in 0..MAX_SPARES {
-            let spare = SpareIndex::new(at).filter(|spare| self.present().any(|p| p == *spare));
-            if let Some(spare) = spare {
-                self.write_superblock(this, spare, |_| {})?;
-            }
+    /// Keeps another value of an option.
+    pub(crate) fn set_option(&mut self, this: &Live<Remap>, setting: Setting) -> Result {
+        self.set.options = self.set.options.with(setting);
+        for spare in self.set.spares.spares() {
+            self.write_superblock(this, spare, |_| {})?;
         }
         Ok(())
     }

@@ -606,13 +606,12 @@ impl Session<'_> {
     /// Changes an option, here and in the metadata.
     pub(crate) fn set_options(&mut self, setting: Setting) -> Result {
         self.check_writable()?;
-        let options = self.this.options().with(setting);
         let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
-        metadata.set_options(self.this, options).inspect_err(|_| {
+        metadata.set_option(self.this, setting).inspect_err(|_| {
             self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
             self.this.set_mode(Mode::ReadOnly);
         })?;
-        self.this.set_options(options);
+        self.this.set_options(self.this.options().with(setting));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use crate::dm::device::DeviceId;
 use crate::dm::target::Refusal;
 use crate::dm::target::Setup;
 use crate::dm::text::Words;
+use crate::remap::geometry::plan_set;
 use crate::remap::geometry::SpareCount;
 use crate::remap::options::Options;
 use crate::remap::table_line;
@@ -134,6 +135,13 @@ impl Config {
             if given.sectors().0 < logical.into() {
                 return refuse(c"block_size is less than a logical block of main_dev or spare_dev");
             }
+        }
+        // What is found on the spares may have a smaller block than a new set would get.
+        let smallest = BlockSize::new(Sectors(logical.into())).unwrap_or(default);
+        let smallest = self.features.block_size.unwrap_or(smallest);
+        let fits = |spare: &BlockDevice| plan_set(&[Sectors(spare.sectors())], smallest).is_ok();
+        if !self.spare_devices(setup).all(fits) {
+            return refuse(c"spare_dev is too small: give a larger one");
         }
         self.logical_sectors = logical as usize;
         self.default_block_size = default;

@@ -144,8 +144,18 @@ fn write_measurement(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         let device = spare.and_then(|id| this.device(id));
         write!(text, ",spare_device_{at}={}", name(device))?;
     }
-    let block = this.table().map_or(0, |table| table.block_size.sectors().0);
-    write!(text, ",block_size={block},mode={};", mode(this))
+    // Device mapper measures a table when it is loaded, so only what the table line says can be told.
+    let features = &this.config.features;
+    if let Some(block_size) = features.block_size {
+        write!(text, ",block_size={}", block_size.sectors().0)?;
+    }
+    if let Some(main_id) = features.main_id {
+        write!(text, ",main_id={main_id}")?;
+    }
+    if let Some(uuid) = features.uuid {
+        write!(text, ",uuid={uuid}")?;
+    }
+    write!(text, ",manual={};", u8::from(features.manual))
 }
 
 /// The message `stats`: the counters since the last `stats reset`, one a line.

@@ -32,6 +32,7 @@ use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::geometry::SLOTS_PER_PAGE;
 use crate::remap::identity::MainId;
 use crate::remap::identity::Uuid;
+use crate::remap::options::Options;
 use crate::remap::page::check;
 use crate::remap::page::choose;
 use crate::remap::page::Name;
@@ -202,7 +203,8 @@ impl<'a> Activation<'a> {
             main_id: this.config.features.main_id.unwrap_or(MainId::NONE),
             block_size: new.block_size,
             created: now(),
-            options: this.config.features.options(this.options()),
+            // What the table line says holds for the table line; `set` is what changes this.
+            options: Options::DEFAULT,
             spares: new.spares,
             slots_of: new
                 .layouts
@@ -358,7 +360,7 @@ impl<'a> Activation<'a> {
         let back = nth_page(&self.back, at).filter(|_| back_read);
         let choice = choose(front, back, &name, crc32c).map_err(|bad| {
             refuse(self.this, format_args!(
-                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; check the spare with dmremap",
+                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place",
                 page.get()
             ))
         })?;
@@ -389,7 +391,7 @@ impl<'a> Activation<'a> {
         let this = self.this;
         let refuse = |why: &dyn core::fmt::Display| {
             refuse(this, format_args!(
-                "slot page {} of {spare} {why}: nothing was changed; check the spare with dmremap",
+                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare, or \"-\" in its place",
                 page.get()
             ))
         };
