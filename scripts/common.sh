@@ -254,5 +254,11 @@ config_text() {
 
 # kernel_cc CONFIG: prints the name of the C compiler that built the kernel.
 kernel_cc() {
-	config_text "$1" CONFIG_CC_VERSION_TEXT | cut -d ' ' -f 1
+	local text
+	text=$(config_text "$1" CONFIG_CC_VERSION_TEXT)
+	if [[ $text =~ clang\ version\ ([0-9]+) ]]; then
+		printf 'clang-%s\n' "${BASH_REMATCH[1]}"
+	else
+		cut -d ' ' -f 1 <<<"$text"
+	fi
 }
