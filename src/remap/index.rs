@@ -7,7 +7,7 @@
 //! with a few instructions, and is small enough to stay in the processor's cache. The *words* are
 //! a hash table with open addressing and linear probing. A word names the slot: the block is not
 //! in it but in the slot's record, with which a search compares, so a relocation costs 4 bytes at
-//! a load between 0.64 and 0.8. What the number of the slot leaves of its 27 bits, because the
+//! a load between 0.71 and 0.8. What the number of the slot leaves of its 27 bits, because the
 //! spares are smaller, holds a *tag*, some bits of the block's hash: a search goes past nearly
 //! all words of other blocks without a look at their records, which are not in the cache.
 //!
@@ -94,7 +94,7 @@ const SECTORS_PER_BIT: u64 = (20_000_000_000_000 / 512_u64).div_ceil(64 * 1024 *
 /// The number of bits that the summary may have for each relocation that there is room for.
 const BITS_PER_RELOCATION: u64 = 4;
 
-/// The room that an index has beyond a quarter more than what it was made for, so that a small one
+/// The room that an index has beyond an eighth more than what it was made for, so that a small one
 /// is not outgrown at once.
 const SPARE_ROOM: u32 = 64;
 
@@ -111,8 +111,8 @@ pub struct Sizes {
     words: usize,
     /// The number of words of the summary.
     summary: usize,
-    /// The binary logarithm of the number of sectors in a region; at least that of a block.
-    region_shift: u32,
+    /// The regions that the summary has a bit for.
+    regions: Regions,
     /// The bits of a word that have the tag: those that the number of no slot needs.
     tag_mask: u32,
     /// The bits of a word that have the slot.
@@ -130,7 +130,6 @@ impl Sizes {
         slots: SlotCount,
         capacity: SlotCount,
     ) -> Option<Self> {
-        block_size.last_block(main)?;
         let capacity = u64::from(capacity.0);
         // A load of 0.8 is five words for four relocations.
         let words = capacity.checked_add(capacity.div_ceil(4))?.checked_add(1)?;
@@ -140,17 +139,14 @@ impl Sizes {
             .max(u64::from(BITS));
         let number_mask = highest_with_bits_of(slots.0.saturating_sub(1)) & Slot::NUMBER_MASK;
         let tag_mask = Slot::NUMBER_MASK & !number_mask;
-        let mut region_shift = block_size.shift();
-        while regions(main, region_shift) > bits {
-            region_shift = region_shift.checked_add(1)?;
-        }
+        let regions = Regions::new(block_size.last_block(main)?, bits);
         Some(Self {
             main,
             block_size,
             slots,
             words: usize::try_from(words).ok()?,
-            summary: usize::try_from(regions(main, region_shift).div_ceil(BITS.into())).ok()?,
-            region_shift,
+            summary: usize::try_from(regions.count.div_ceil(BITS.into())).ok()?,
+            regions,
             tag_mask,
             slot_mask: !(tag_mask | MOVING),
         })
@@ -175,11 +171,42 @@ const fn highest_with_bits_of(number: u32) -> u32 {
     }
 }
 
-/// How many regions of 2^`shift` sectors a device of `size` sectors has.
-const fn regions(size: Sectors, shift: u32) -> u64 {
-    match size.0.checked_sub(1) {
-        Some(last) => last.wrapping_shr(shift).saturating_add(1),
-        None => 0,
+/// How main is divided into regions of whole blocks, all of them about as large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Regions {
+    /// Regions to a block, in units of 2^-32: at most 2^32, which is one to a block.
+    scale: u64,
+    /// How many there are.
+    count: u64,
+}
+
+impl Regions {
+    /// The most regions, up to `bits`, for the blocks up to and with `last`.
+    const fn new(last: Block, bits: u64) -> Self {
+        // Less than 2^33 blocks, and a scale of at most 2^32: all of this fits into 64 bits.
+        let blocks = (last.0 as u64).wrapping_add(1);
+        let scale = if bits < blocks { (bits << 32) / blocks } else { 1 << 32 };
+        let mut regions = Self { scale, count: 0 };
+        regions.count = regions.of(last.0 as u64).wrapping_add(1);
+        regions
+    }
+
+    /// The region of block number `block`.
+    #[inline(always)]
+    const fn of(&self, block: u64) -> u64 {
+        block.wrapping_mul(self.scale) >> 32
+    }
+
+    /// The first block of `region`, which is not beyond the last one.
+    const fn first_block(&self, region: u64) -> Option<Block> {
+        match (region << 32).checked_div(self.scale) {
+            // What the division leaves behind makes it the block after.
+            Some(before) if before.wrapping_mul(self.scale) == region << 32 => {
+                Some(Block(before as u32))
+            }
+            Some(before) => Block(before as u32).next(),
+            None => None,
+        }
     }
 }
 
@@ -267,13 +294,13 @@ where
         self.sizes.block_size
     }
 
-    /// The sizes of the index that has to replace this one when it is full: with room for a
-    /// quarter more blocks than there are.
+    /// The sizes of the index that has to replace this one when it is full: with room for an
+    /// eighth more blocks than there are.
     ///
     /// [`None`] when no such index can be.
     pub fn next_sizes(&self) -> Option<Sizes> {
         let used = self.used().0;
-        let capacity = used.checked_add(used / 4)?.checked_add(SPARE_ROOM)?;
+        let capacity = used.checked_add(used / 8)?.checked_add(SPARE_ROOM)?;
         let Sizes {
             main, block_size, ..
         } = self.sizes;
@@ -286,8 +313,9 @@ where
     /// Every request asks this first.
     #[inline(always)]
     pub fn may_contain(&self, first: Sector, last: Sector) -> bool {
-        let region = first.0.wrapping_shr(self.sizes.region_shift);
-        let last_region = last.0.wrapping_shr(self.sizes.region_shift);
+        let shift = self.sizes.block_size.shift();
+        let region = self.sizes.regions.of(first.0.wrapping_shr(shift));
+        let last_region = self.sizes.regions.of(last.0.wrapping_shr(shift));
         if region == last_region {
             self.summary_word(region).wrapping_shr(region as u32) & 1 != 0
         } else {
@@ -307,7 +335,7 @@ where
     /// The first region from `region` to `last`, both included, whose bit is set.
     fn next_region(&self, mut region: u64, last: u64) -> Option<u64> {
         // Nothing is set beyond the summary, so there is no need to look there.
-        let last = last.min(regions(self.sizes.main, self.sizes.region_shift).checked_sub(1)?);
+        let last = last.min(self.sizes.regions.count.checked_sub(1)?);
         while region <= last {
             let bits = self.summary_word(region).wrapping_shr(region as u32);
             if bits != 0 {
@@ -323,8 +351,7 @@ where
     /// The region that `block` lies in.
     #[inline]
     fn region_of(&self, block: Block) -> u64 {
-        let first = self.sizes.block_size.first_sector(block);
-        first.0.wrapping_shr(self.sizes.region_shift)
+        self.sizes.regions.of(block.0.into())
     }
 
     /// Where the search for `block` begins, below the number of words, and the tag of its word.
@@ -364,35 +391,32 @@ where
         tag: u32,
         from: usize,
     ) -> Search {
-        let mut rest = self.words.get(from..).unwrap_or_default().iter();
-        while let Some(word) = rest.next() {
+        let mut at = from;
+        while let Some(word) = self.words.get(at) {
             let word = word.load(Acquire);
             if word == EMPTY {
                 return Search::Nowhere;
             }
-            if word & self.sizes.tag_mask != tag {
-                continue;
+            if word & self.sizes.tag_mask == tag {
+                if let Some(found) = self.check(records, block, word) {
+                    return Search::Here { at, found };
+                }
             }
-            let Some(slot) = self.slot_of(word) else {
-                continue;
-            };
-            let Some(chunk) = records.chunk_of(slot) else {
-                continue;
-            };
-            if chunk.block(slot.number()) == block {
-                let live = chunk.live(slot.number());
-                let at = self.words.len().wrapping_sub(rest.len()).wrapping_sub(1);
-                return Search::Here {
-                    at,
-                    found: Found {
-                        slot,
-                        live,
-                        moving: word & MOVING != 0,
-                    },
-                };
-            }
+            at = at.wrapping_add(1);
         }
         Search::NotToTheEnd
+    }
+
+    /// What `word` and the record that it leads to say, if they are those of `block`.
+    #[inline]
+    fn check<R: Records + ?Sized>(&self, records: &R, block: Block, word: u32) -> Option<Found> {
+        let slot = self.slot_of(word)?;
+        let chunk = records.chunk_of(slot)?;
+        (chunk.block(slot.number()) == block).then(|| Found {
+            slot,
+            live: chunk.live(slot.number()),
+            moving: word & MOVING != 0,
+        })
     }
 
     /// The place of the word of `block`, and what it says.
@@ -428,8 +452,7 @@ where
             let region = self.region_of(block);
             let possible = self.next_region(region, self.region_of(last))?;
             if possible > region {
-                let sector = Sector(possible.wrapping_shl(self.sizes.region_shift));
-                block = self.sizes.block_size.block_of(sector)?;
+                block = self.sizes.regions.first_block(possible)?;
             }
             if let Some(found) = self.find(records, block) {
                 return Some((block, found));
