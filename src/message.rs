@@ -52,9 +52,7 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
             let blocks = blocks(this, &range)?;
             relocate(this, "remove", |session| session.remove(blocks))
         }
-        Message::Lookup(sector) => {
-            lookup(this, on_main(this, sector).map_err(refuse)?, reply)
-        }
+        Message::Lookup(sector) => lookup(this, on_main(this, sector).map_err(refuse)?, reply),
         Message::List { from, max } => {
             let from = on_main(this, from.max(Sector(this.begin()))).map_err(refuse)?;
             list(this, from, max.unwrap_or(u64::MAX), reply)
@@ -179,11 +177,19 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
             let shown = sector.0.saturating_add(this.begin());
             write!(reply, "{shown} {} {} ", sectors.0, spare.get())?;
             let data = table.spares.data_start(spare);
-            match data.and_then(|d| d.checked_add(table.block_size.slot_offset(entry.slot.number()))) {
+            match data
+                .and_then(|d| d.checked_add(table.block_size.slot_offset(entry.slot.number())))
+            {
                 Some(place) => write!(reply, "{}", place.0)?,
                 None => reply.write_str("-")?,
             }
-            writeln!(reply, " {:x} {} {}", record.live.0, record.cause.name(), record.time.0)?;
+            writeln!(
+                reply,
+                " {:x} {} {}",
+                record.live.0,
+                record.cause.name(),
+                record.time.0
+            )?;
         }
     }
     Ok(())

@@ -11,8 +11,8 @@ pub(crate) use activation::activate;
 use crate::block::device::BlockDevice;
 use crate::block::device::Buffer;
 use crate::dm::target::Live;
-use crate::remap::geometry::EntryIndex;
 use crate::remap::geometry::End;
+use crate::remap::geometry::EntryIndex;
 use crate::remap::geometry::Layout;
 use crate::remap::geometry::PageCount;
 use crate::remap::geometry::PageNumber;
@@ -304,7 +304,10 @@ impl Metadata {
         if let Some(witness) = self.witness(spare) {
             let old = self.member(witness)?.superblock;
             if old.witness_mark < mark {
-                for page in mark.pages().filter(|page| !old.witness_mark.contains(*page)) {
+                for page in mark
+                    .pages()
+                    .filter(|page| !old.witness_mark.contains(*page))
+                {
                     let place = old.layout.witness_page(page).ok_or(EINVAL)?;
                     self.write_empty(this, spare, Subject::Witness(page), witness, place.0)?;
                 }
@@ -360,7 +363,10 @@ impl Metadata {
         let sequence = next_sequence(self.superblock_sequence)?;
         self.superblock_sequence = Some(sequence);
         let set = self.set;
-        let member = self.members.get_mut(spare.get()).and_then(Option::as_deref_mut);
+        let member = self
+            .members
+            .get_mut(spare.get())
+            .and_then(Option::as_deref_mut);
         let member = member.ok_or(ENXIO)?;
         let mut superblock = member.superblock;
         change(&mut superblock);
@@ -404,7 +410,9 @@ fn pages_of<'a, I: Iterator<Item = Slot>>(
     slots: &'a impl Fn() -> I,
 ) -> impl Iterator<Item = PageNumber> + 'a {
     let pages = || slots().map(|slot| PageNumber::of(slot.number()));
-    core::iter::successors(pages().min(), move |last| pages().filter(|page| page > last).min())
+    core::iter::successors(pages().min(), move |last| {
+        pages().filter(|page| page > last).min()
+    })
 }
 
 /// The page that a buffer has room for.

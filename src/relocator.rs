@@ -22,9 +22,9 @@ use crate::remap::options::Setting;
 use crate::remap::records::Entry;
 use crate::remap::records::Record;
 use crate::remap::records::Records;
-use crate::remap::resolve::Layouts;
 use crate::remap::resolve::resolve;
 use crate::remap::resolve::Direction;
+use crate::remap::resolve::Layouts;
 use crate::remap::resolve::Place;
 use crate::remap::units::Block;
 use crate::remap::units::BlockSize;
@@ -174,7 +174,8 @@ impl Session<'_> {
             range.clone(),
         );
         let spares = &self.table.spares;
-        let free = (spares.present()).fold(0u64, |sum, spare| sum.saturating_add(spares.free(spare)));
+        let free =
+            (spares.present()).fold(0u64, |sum, spare| sum.saturating_add(spares.free(spare)));
         if blocks.saturating_sub(known.0.into()) > free {
             self.this.counts.refused.fetch_add(1, Ordering::Relaxed);
             return Err(ENOSPC);
@@ -312,12 +313,17 @@ impl Session<'_> {
                     self.publish(job.block);
                     let dead = |live| self.all_of(job.block).without(live).count().0;
                     let dead_before = if job.whole { 0 } else { dead(job.before) };
-                    self.this.counts.change_unreadable(dead_before, dead(job.after));
+                    self.this
+                        .counts
+                        .change_unreadable(dead_before, dead(job.after));
                     relocated += u64::from(job.whole);
                 }
             }
         }
-        self.this.counts.relocated.fetch_add(relocated, Ordering::Relaxed);
+        self.this
+            .counts
+            .relocated
+            .fetch_add(relocated, Ordering::Relaxed);
         self.serve_deferred();
         if relocated > 0 {
             self.this.event();
@@ -551,7 +557,11 @@ impl Session<'_> {
         }
         let failed = || jobs.iter().filter(|job| job.error.is_some());
         failed().for_each(|job| self.publish(job.block));
-        let result = if failed().next().is_some() { Err(EIO) } else { Ok(()) };
+        let result = if failed().next().is_some() {
+            Err(EIO)
+        } else {
+            Ok(())
+        };
         self.commit(jobs, Update::Free)?;
         let mut removed = 0u64;
         for job in jobs.iter().filter(|job| job.error.is_none()) {
@@ -565,7 +575,10 @@ impl Session<'_> {
         for job in jobs.iter().filter(|job| job.error.is_none()) {
             self.free(job.slot);
         }
-        self.this.counts.removed.fetch_add(removed, Ordering::Relaxed);
+        self.this
+            .counts
+            .removed
+            .fetch_add(removed, Ordering::Relaxed);
         self.serve_deferred();
         result
     }
@@ -785,14 +798,18 @@ impl Session<'_> {
             }
             self.publish(job.block);
             let dead = |live| self.all_of(job.block).without(live).count().0;
-            self.this.counts.change_unreadable(dead(job.before), dead(job.after));
+            self.this
+                .counts
+                .change_unreadable(dead(job.before), dead(job.after));
         }
         Ok(())
     }
 
     /// Writes the data of a request to the slot of its block and makes it stable.
     fn write_request(&mut self, request: &Deferred, slot: Slot, at: usize, count: usize) -> Result {
-        let sector = (self.slot_sector(slot)?).checked_add(at as u64).ok_or(EINVAL)?;
+        let sector = (self.slot_sector(slot)?)
+            .checked_add(at as u64)
+            .ok_or(EINVAL)?;
         let spare = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
         let buffer = &mut self.relocator.buffer;
         if request.operation() == Operation::WriteZeroes {

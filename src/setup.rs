@@ -110,8 +110,14 @@ impl Config {
             if spare.overlaps(main) {
                 return refuse(c"spare_dev is main_dev, or shares sectors with it");
             }
-            if self.spare_devices(setup).take(at).any(|other| spare.overlaps(other)) {
-                return refuse(c"spare_dev is named twice, or shares sectors with another spare_dev");
+            if self
+                .spare_devices(setup)
+                .take(at)
+                .any(|other| spare.overlaps(other))
+            {
+                return refuse(
+                    c"spare_dev is named twice, or shares sectors with another spare_dev",
+                );
             }
         }
         Ok(())
@@ -120,14 +126,23 @@ impl Config {
     /// Checks the block size against the devices, and finds the default.
     fn check_block_size(&mut self, setup: &Setup<'_>) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal::invalid(reason));
-        let main = setup.device(MAIN).map_or(512, BlockDevice::logical_block_size);
-        let spares = self.spare_devices(setup).map(BlockDevice::logical_block_size);
+        let main = setup
+            .device(MAIN)
+            .map_or(512, BlockDevice::logical_block_size);
+        let spares = self
+            .spare_devices(setup)
+            .map(BlockDevice::logical_block_size);
         let logical = spares.fold(main, u32::max) / 512;
         if u64::from(logical) > BlockSize::MAX.0 {
             return refuse(c"main_dev or spare_dev has a logical block of more than 64 sectors");
         }
-        let physical = setup.device(MAIN).map_or(512, BlockDevice::physical_block_size) / 512;
-        let default = physical.clamp(DEFAULT_BLOCK_SIZE, BlockSize::MAX.0 as u32).max(logical);
+        let physical = setup
+            .device(MAIN)
+            .map_or(512, BlockDevice::physical_block_size)
+            / 512;
+        let default = physical
+            .clamp(DEFAULT_BLOCK_SIZE, BlockSize::MAX.0 as u32)
+            .max(logical);
         let Some(default) = BlockSize::new(Sectors(default.into())) else {
             return refuse(c"main_dev has a block that is no power of two");
         };

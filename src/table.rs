@@ -76,7 +76,10 @@ impl Spare {
     /// Makes the records of a slot, unless they are there.
     fn make_record(&self, slot: SlotNumber) -> Result {
         let chunk = ChunkNumber::of(slot);
-        let place = self.pages.get(chunk.get() / zeroed::FAN_OUT).ok_or(EINVAL)?;
+        let place = self
+            .pages
+            .get(chunk.get() / zeroed::FAN_OUT)
+            .ok_or(EINVAL)?;
         if place.get().is_none() {
             place.set(zeroed::boxed(GFP_KERNEL)?);
         }
@@ -121,8 +124,9 @@ impl Spares {
 
     /// How many slots all spares have.
     pub(crate) fn slots(&self) -> u64 {
-        self.allocators()
-            .fold(0u64, |sum, spare| sum.saturating_add(spare.capacity().0.into()))
+        self.allocators().fold(0u64, |sum, spare| {
+            sum.saturating_add(spare.capacity().0.into())
+        })
     }
 
     /// How many slots hold a block.

@@ -341,12 +341,10 @@ impl Live<Remap> {
                     }
                     None => break,
                 },
-                Place::Dead { .. } if direction == Direction::Read => {
-                    match self.device(MAIN) {
-                        Some(main) => return request.remap(main, start.0, tag.dead().into_word()),
-                        None => break,
-                    }
-                }
+                Place::Dead { .. } if direction == Direction::Read => match self.device(MAIN) {
+                    Some(main) => return request.remap(main, start.0, tag.dead().into_word()),
+                    None => break,
+                },
                 Place::Dead { .. } => {
                     self.traffic.put_aside(ticket);
                     let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
@@ -364,8 +362,14 @@ impl Live<Remap> {
                         break;
                     }
                     let index = table.index(&guard);
-                    let again =
-                        resolve(index, &table.spares, &table.spares, start, piece.len, direction);
+                    let again = resolve(
+                        index,
+                        &table.spares,
+                        &table.spares,
+                        start,
+                        piece.len,
+                        direction,
+                    );
                     if again.place == Place::Moving {
                         self.traffic.put_aside(ticket);
                         let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
@@ -438,17 +442,17 @@ impl Target for Remap {
         let served = relocator::run(this, |session| {
             session.serve_deferred();
             let block = this.heal.swap(0, Ordering::Relaxed);
-            match block.checked_sub(1).and_then(|block| u32::try_from(block).ok()) {
+            match block
+                .checked_sub(1)
+                .and_then(|block| u32::try_from(block).ok())
+            {
                 Some(block) => session.heal(crate::remap::units::Block(block)),
                 None => Ok(()),
             }
         });
         // A suspended device has no request that waits, and sectors can be saved after the next read.
         if let Some(error) = served.err().filter(|error| *error != EBUSY) {
-            crate::warn_ratelimited!(
-                "{}: saving sectors failed: {error:?}\n",
-                this.log_name()
-            );
+            crate::warn_ratelimited!("{}: saving sectors failed: {error:?}\n", this.log_name());
         }
     }
 
@@ -524,9 +528,12 @@ impl Live<Remap> {
             let kind = relocator::kind_of(ended.operation());
             self.traffic.fail(if medium { kind } else { Kind::Other });
         } else if tag.0 & Tag::DEAD != 0 {
-            let block = self.table().and_then(|table| table.block_size.block_of(tag.start()));
+            let block = self
+                .table()
+                .and_then(|table| table.block_size.block_of(tag.start()));
             if let Some(block) = block {
-                self.heal.store(u64::from(block.0).saturating_add(1), Ordering::Relaxed);
+                self.heal
+                    .store(u64::from(block.0).saturating_add(1), Ordering::Relaxed);
                 self.queue_work();
             }
         }

@@ -128,12 +128,7 @@ impl BlockDevice {
 
     /// Reads or writes. The operation may have flags: `bdev_rw_virt()` takes the type of an operation but passes it on as
     /// that of operation and flags.
-    fn transfer(
-        &self,
-        sector: u64,
-        buffer: &mut Piece<'_>,
-        operation: bindings::req_op,
-    ) -> Result {
+    fn transfer(&self, sector: u64, buffer: &mut Piece<'_>, operation: bindings::req_op) -> Result {
         let (data, len) = (buffer.0.as_mut_ptr(), buffer.0.len());
         // SAFETY: The device is open by the type invariant; the memory is from `kmalloc()`, exclusively
         // borrowed, and `len` bytes long.

@@ -7,5 +7,5 @@
 
 pub(crate) mod bio;
 pub(crate) mod device;
-pub(crate) mod status;
 pub(crate) mod noio;
+pub(crate) mod status;

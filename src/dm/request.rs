@@ -8,10 +8,10 @@ use crate::block::bio::Operation;
 use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
-use kernel::ffi::c_int;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
+use kernel::ffi::c_int;
 use kernel::prelude::*;
 
 /// The lifetime `'r` stands for one call of `map`; it is invariant, so it cannot stand for another one.

@@ -2,11 +2,11 @@
 
 //! Words that come in and text that goes out.
 
+use core::ffi::CStr;
+use core::fmt;
 use kernel::ffi::c_char;
 use kernel::ffi::c_uint;
 use kernel::str::CStrExt;
-use core::ffi::CStr;
-use core::fmt;
 
 /// The words of a table line or of a message.
 #[derive(Clone, Copy)]

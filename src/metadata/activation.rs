@@ -104,7 +104,10 @@ fn claim_devices(this: &Live<Remap>) -> Result {
     for (argument, device) in Iterator::chain(main.into_iter(), spares) {
         this.claim(device).inspect_err(|_| {
             let name = device.name().to_str().unwrap_or_default();
-            pr_err!("{}: {argument} {name} is in use by another remap device\n", this.log_name());
+            pr_err!(
+                "{}: {argument} {name} is in use by another remap device\n",
+                this.log_name()
+            );
         })?;
     }
     Ok(())
@@ -236,7 +239,9 @@ impl<'a> Activation<'a> {
             match member {
                 assembly::Member::Missing { .. } => {}
                 assembly::Member::Fresh(layout) => metadata.insert_fresh(spare, *layout)?,
-                assembly::Member::Ready { superblock, choice, .. } => {
+                assembly::Member::Ready {
+                    superblock, choice, ..
+                } => {
                     let mut page = zeroed::boxed::<Page>(GFP_KERNEL)?;
                     let place = superblock.layout.superblock(choice.newest);
                     read_page(self.device(spare)?, place.0, &mut self.front)?;
@@ -260,7 +265,12 @@ impl<'a> Activation<'a> {
         if this.config.read_only || missing {
             this.set_mode_silently(Mode::ReadOnly);
         } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
-            if existing.members.iter().flatten().any(|m| matches!(m, assembly::Member::Fresh(_))) {
+            if existing
+                .members
+                .iter()
+                .flatten()
+                .any(|m| matches!(m, assembly::Member::Fresh(_)))
+            {
                 return Err(error);
             }
             pr_err!(
@@ -315,7 +325,9 @@ impl<'a> Activation<'a> {
         while let Some((first, count)) = batch.next() {
             let place = |end, buffer: &mut Buffer| -> Result<bool> {
                 let place = superblock.layout.slot_page(first, end).ok_or(EINVAL)?;
-                Ok(device.read(place.0, &mut buffer.sectors(0, count * PAGE)?).is_ok())
+                Ok(device
+                    .read(place.0, &mut buffer.sectors(0, count * PAGE)?)
+                    .is_ok())
             };
             let both = place(End::Front, &mut self.front)? & place(End::Back, &mut self.back)?;
             for (at, page) in (0..count).zip(first.get()..) {
@@ -351,7 +363,9 @@ impl<'a> Activation<'a> {
             let layout = member.ok_or(EINVAL)?.superblock.layout;
             let read = |end, buffer: &mut Buffer| -> Result<bool> {
                 let place = layout.slot_page(page, end).ok_or(EINVAL)?;
-                Ok(device.read(place.0, &mut buffer.sectors(at * PAGE, PAGE)?).is_ok())
+                Ok(device
+                    .read(place.0, &mut buffer.sectors(at * PAGE, PAGE)?)
+                    .is_ok())
             };
             front_read = read(End::Front, &mut self.front)?;
             back_read = read(End::Back, &mut self.back)?;
@@ -365,7 +379,8 @@ impl<'a> Activation<'a> {
             ))
         })?;
         if choice.repair {
-            self.repairs.push((spare, page, choice.newest.other()), GFP_KERNEL)?;
+            self.repairs
+                .push((spare, page, choice.newest.other()), GFP_KERNEL)?;
         }
         let newest = choice.newest;
         self.load_entries(metadata, table, spare, page, newest, at)?;
@@ -409,7 +424,9 @@ impl<'a> Activation<'a> {
                 SlotEntry::InUse(record) => {
                     let outdated = load_record(table, slot, &record).map_err(|error| {
                         if error == EEXIST {
-                            return refuse(&"says of a block what another one says of the same time");
+                            return refuse(
+                                &"says of a block what another one says of the same time",
+                            );
                         }
                         error
                     })?;
@@ -471,8 +488,16 @@ impl<'a> Activation<'a> {
         existing: &Existing<'_>,
     ) -> Result {
         let this = self.this;
-        for (spare, member) in metadata.set.spares.spares().zip(existing.members.iter().flatten()) {
-            if let assembly::Member::Ready { superblock, choice, .. } = member {
+        for (spare, member) in metadata
+            .set
+            .spares
+            .spares()
+            .zip(existing.members.iter().flatten())
+        {
+            if let assembly::Member::Ready {
+                superblock, choice, ..
+            } = member
+            {
                 if choice.repair {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
@@ -486,7 +511,12 @@ impl<'a> Activation<'a> {
             let to = layout.slot_page(page, end).ok_or(EINVAL)?;
             self.copy_page(spare, from, to)?;
         }
-        for (spare, member) in metadata.set.spares.spares().zip(existing.members.iter().flatten()) {
+        for (spare, member) in metadata
+            .set
+            .spares
+            .spares()
+            .zip(existing.members.iter().flatten())
+        {
             if matches!(member, assembly::Member::Fresh(_)) {
                 metadata.write_superblock(this, spare, |_| {})?;
                 self.write_witness_pages(metadata, table, spare)?;
@@ -506,7 +536,8 @@ impl<'a> Activation<'a> {
         }
         for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {
-                metadata.write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
+                metadata
+                    .write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
             }
         }
         self.repair_witnesses(metadata, table)?;
@@ -514,7 +545,12 @@ impl<'a> Activation<'a> {
         for slot in outdated.iter() {
             table.release(*slot)?;
         }
-        match metadata.commit(this, &table.spares, || outdated.iter().copied(), Update::Free) {
+        match metadata.commit(
+            this,
+            &table.spares,
+            || outdated.iter().copied(),
+            Update::Free,
+        ) {
             super::Outcome::Durable => {}
             _ => return Err(EIO),
         }
@@ -538,7 +574,9 @@ impl<'a> Activation<'a> {
             self.write_witness_page(metadata, table, before, page)?;
         }
         self.device(spare)?.flush()?;
-        metadata.write_superblock(self.this, spare, |superblock| superblock.witness_mark = mark)
+        metadata.write_superblock(self.this, spare, |superblock| {
+            superblock.witness_mark = mark
+        })
     }
 
     /// Writes the witness page of a slot page from what is known of the slots.
@@ -622,7 +660,11 @@ impl<'a> Activation<'a> {
 fn metadata_spares<'e, 'f>(
     existing: &'e Existing<'f>,
 ) -> impl Iterator<Item = (SpareIndex, &'e assembly::Member<'f>)> + use<'e, 'f> {
-    existing.set.spares.spares().zip(existing.members.iter().flatten())
+    existing
+        .set
+        .spares
+        .spares()
+        .zip(existing.members.iter().flatten())
 }
 
 /// Puts a block that was found in `slot` into the table. Of two entries for a block the one with the later time counts:

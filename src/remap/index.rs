@@ -185,7 +185,11 @@ impl Regions {
     const fn new(last: Block, bits: u64) -> Self {
         // Less than 2^33 blocks, and a scale of at most 2^32: all of this fits into 64 bits.
         let blocks = (last.0 as u64).wrapping_add(1);
-        let scale = if bits < blocks { (bits << 32) / blocks } else { 1 << 32 };
+        let scale = if bits < blocks {
+            (bits << 32) / blocks
+        } else {
+            1 << 32
+        };
         let mut regions = Self { scale, count: 0 };
         regions.count = regions.of(last.0 as u64).wrapping_add(1);
         regions

@@ -109,12 +109,15 @@ impl Features {
         count: &[u8],
         mut words: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Self, &'static CStr> {
-        let count = decimal(count)
-            .ok_or(c"#feature_args must be a number, and #spares that of the spare_dev before it")?;
+        let count = decimal(count).ok_or(
+            c"#feature_args must be a number, and #spares that of the spare_dev before it",
+        )?;
         let mut features = Self::default();
         let mut left = count;
         while let Some(rest) = left.checked_sub(1) {
-            let name = words.next().ok_or(c"#feature_args is more than there are")?;
+            let name = words
+                .next()
+                .ok_or(c"#feature_args is more than there are")?;
             left = rest;
             if name == b"manual" {
                 set_once(&mut features.manual, true, c"manual is given twice")?;
@@ -127,7 +130,9 @@ impl Features {
             left = left
                 .checked_sub(1)
                 .ok_or(c"#feature_args ends before the value of the last one")?;
-            let value = words.next().ok_or(c"#feature_args is more than there are")?;
+            let value = words
+                .next()
+                .ok_or(c"#feature_args is more than there are")?;
             features.give(name, value)?;
         }
         match words.next() {
@@ -248,18 +253,36 @@ impl fmt::Display for Features {
         let scan_rate = self.scan_rate.map(ScanRate::get);
         let read_retries = self.read_retries.map(ReadRetries::get);
         let values: [(&str, Option<&dyn fmt::Display>); 6] = [
-            ("block_size", block_size.as_ref().map(|value| value as &dyn fmt::Display)),
+            (
+                "block_size",
+                block_size.as_ref().map(|value| value as &dyn fmt::Display),
+            ),
             (
                 "scan_interval",
-                scan_interval.as_ref().map(|value| value as &dyn fmt::Display),
+                scan_interval
+                    .as_ref()
+                    .map(|value| value as &dyn fmt::Display),
             ),
-            ("scan_rate", scan_rate.as_ref().map(|value| value as &dyn fmt::Display)),
+            (
+                "scan_rate",
+                scan_rate.as_ref().map(|value| value as &dyn fmt::Display),
+            ),
             (
                 "read_retries",
-                read_retries.as_ref().map(|value| value as &dyn fmt::Display),
+                read_retries
+                    .as_ref()
+                    .map(|value| value as &dyn fmt::Display),
             ),
-            ("main_id", self.main_id.as_ref().map(|value| value as &dyn fmt::Display)),
-            ("uuid", self.uuid.as_ref().map(|value| value as &dyn fmt::Display)),
+            (
+                "main_id",
+                self.main_id
+                    .as_ref()
+                    .map(|value| value as &dyn fmt::Display),
+            ),
+            (
+                "uuid",
+                self.uuid.as_ref().map(|value| value as &dyn fmt::Display),
+            ),
         ];
         let pairs = values.iter().filter(|(_, value)| value.is_some()).count();
         // There are at most six pairs and one single word.

@@ -179,7 +179,11 @@ impl<T> Drop for Once<T> {
 }
 
 /// `preempt_disable()`.
-#[cfg(all(target_arch = "x86_64", not(CONFIG_DEBUG_PREEMPT), not(CONFIG_TRACE_PREEMPT_TOGGLE)))]
+#[cfg(all(
+    target_arch = "x86_64",
+    not(CONFIG_DEBUG_PREEMPT),
+    not(CONFIG_TRACE_PREEMPT_TOGGLE)
+))]
 #[inline(always)]
 fn preempt_disable() {
     // SAFETY: `__preempt_count` is a per-CPU variable of the kernel, and adding one to it is what
@@ -199,7 +203,11 @@ fn preempt_disable() {
 /// # Safety
 ///
 /// The caller has disabled preemption and not enabled it since.
-#[cfg(all(target_arch = "x86_64", not(CONFIG_DEBUG_PREEMPT), not(CONFIG_TRACE_PREEMPT_TOGGLE)))]
+#[cfg(all(
+    target_arch = "x86_64",
+    not(CONFIG_DEBUG_PREEMPT),
+    not(CONFIG_TRACE_PREEMPT_TOGGLE)
+))]
 #[inline(always)]
 unsafe fn preempt_enable() {
     let reschedule: u8;
@@ -221,7 +229,11 @@ unsafe fn preempt_enable() {
 }
 
 /// Lets a more urgent task run: an empty region whose end is a chance for it.
-#[cfg(all(target_arch = "x86_64", not(CONFIG_DEBUG_PREEMPT), not(CONFIG_TRACE_PREEMPT_TOGGLE)))]
+#[cfg(all(
+    target_arch = "x86_64",
+    not(CONFIG_DEBUG_PREEMPT),
+    not(CONFIG_TRACE_PREEMPT_TOGGLE)
+))]
 #[cold]
 fn reschedule_now() {
     // SAFETY: Disabling preemption has no requirements.
@@ -231,7 +243,11 @@ fn reschedule_now() {
 }
 
 /// `preempt_disable()`.
-#[cfg(not(all(target_arch = "x86_64", not(CONFIG_DEBUG_PREEMPT), not(CONFIG_TRACE_PREEMPT_TOGGLE))))]
+#[cfg(not(all(
+    target_arch = "x86_64",
+    not(CONFIG_DEBUG_PREEMPT),
+    not(CONFIG_TRACE_PREEMPT_TOGGLE)
+)))]
 #[inline(always)]
 fn preempt_disable() {
     // SAFETY: Disabling preemption has no requirements.
@@ -243,7 +259,11 @@ fn preempt_disable() {
 /// # Safety
 ///
 /// The caller has disabled preemption and not enabled it since.
-#[cfg(not(all(target_arch = "x86_64", not(CONFIG_DEBUG_PREEMPT), not(CONFIG_TRACE_PREEMPT_TOGGLE))))]
+#[cfg(not(all(
+    target_arch = "x86_64",
+    not(CONFIG_DEBUG_PREEMPT),
+    not(CONFIG_TRACE_PREEMPT_TOGGLE)
+)))]
 #[inline(always)]
 unsafe fn preempt_enable() {
     // SAFETY: By the requirements of this function.
