@@ -12,9 +12,6 @@
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Bytes in a sector, the unit in which the block layer counts (`SECTOR_SIZE` of the kernel).
-pub const SECTOR_BYTES: usize = 512;
-
 /// A position on the mapped device, in sectors of 512 bytes.
 ///
 /// Main is mapped one to one, so this is the position on main too.
@@ -340,9 +337,6 @@ impl Slot {
     /// The bits of the number of a slot on its spare.
     pub(super) const NUMBER_MASK: u32 = (1 << Self::NUMBER_BITS) - 1;
 
-    /// The first slot of the first spare.
-    pub const FIRST: Self = Self::new(SpareIndex::FIRST, SlotNumber(0));
-
     /// Slot `number` of spare `spare`.
     #[inline]
     pub const fn new(spare: SpareIndex, number: SlotNumber) -> Self {
@@ -392,8 +386,9 @@ impl Slot {
 }
 
 impl Default for Slot {
+    /// The first slot of the first spare.
     fn default() -> Self {
-        Self::FIRST
+        Self::new(SpareIndex::FIRST, SlotNumber::default())
     }
 }
 
@@ -415,18 +410,6 @@ impl LiveMask {
             1..=63 => Self(u64::MAX.wrapping_shr(64u32.wrapping_sub(count.0 as u32))),
             _ => Self(u64::MAX),
         }
-    }
-
-    /// The mask of the `count` sectors from `from` on, as far as there are such bits.
-    #[inline]
-    pub const fn range(from: Offset, count: Sectors) -> Self {
-        Self(Self::first(count).0.wrapping_shl(from.0 as u32))
-    }
-
-    /// Whether the sector at `offset` lives on the spare.
-    #[inline]
-    pub const fn is_live(self, offset: Offset) -> bool {
-        self.0.wrapping_shr(offset.0 as u32) & 1 != 0
     }
 
     /// Whether every sector of `other` lives on the spare.

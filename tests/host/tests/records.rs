@@ -197,7 +197,7 @@ fn a_record_needs_its_chunk() {
     assert_eq!(allocator.occupy(&records, number, &record), Ok(()));
     // The slots before it are free, also those without a chunk.
     let lowest = allocator.lowest_free(&records).unwrap();
-    assert_eq!(lowest, Slot::FIRST);
+    assert_eq!(lowest, Slot::default());
     assert_eq!(allocator.free(), SlotCount(299));
 }
 
