@@ -3,26 +3,8 @@
 # scripts/vm tells the truth: what a script did in the virtual machine arrives, and
 # no run in which the machine failed passes for a good one.
 
-# shellcheck source=tap.sh
-. "$(dirname "$0")/../tap.sh"
-
-vm=$(dirname "$0")/../../scripts/vm
-folder=$(mktemp -d)
-at_end remove_folder
-remove_folder() {
-	rm -rf "$folder"
-}
-
-# in_vm [OPTION...] TEXT: runs the shell script TEXT in a virtual machine without a
-# module, and sets status, output and errors.
-in_vm() {
-	printf '#!/bin/bash\n%s\n' "${@: -1}" >"$folder/script"
-	status=0
-	DM_REMAP_KO='' "$vm" "${@:1:$#-1}" "$folder/script" one 'two words' \
-		>"$folder/output" 2>"$folder/errors" || status=$?
-	output=$(<"$folder/output")
-	errors=$(<"$folder/errors")
-}
+# shellcheck source=lib-machine.sh
+. "$(dirname "$0")/../lib-machine.sh"
 
 mkdir "$folder/out"
 # shellcheck disable=SC2016 # The words are for the script in the machine.
