@@ -92,8 +92,8 @@ malformed_messages() {
 		done
 		message_refused "$verb of the sector behind the last one" EINVAL \
 			'message refused: sector lies beyond the end' "$verb $size"
-		message_refused "$verb of the sector 2^64 - 1" EINVAL \
-			'message refused: sector lies beyond the end' "$verb 18446744073709551615"
+		message_refused "$verb of the sector 2^64 - 2" EINVAL \
+			'message refused: sector lies beyond the end' "$verb 18446744073709551614"
 	done
 	for verb in add remove; do
 		for wrong in 0 -1 +1 0x8 x "$huge"; do
