@@ -25,6 +25,7 @@ use crate::relocator;
 use crate::relocator::Relocator;
 use crate::remap::options::Options;
 use crate::remap::resolve::resolve;
+use crate::remap::resolve::simple_place;
 use crate::remap::resolve::Direction;
 use crate::remap::resolve::Place;
 use crate::remap::units::Sector;
@@ -311,7 +312,37 @@ impl Live<Remap> {
         }
     }
 
-    /// Maps a request of which some sectors may be relocated. The guard is held since the request was counted.
+    /// Maps a request to a region in which blocks are relocated. The guard is held since the request was counted.
+    #[inline(never)]
+    fn map_near<'r>(
+        &self,
+        table: &Table,
+        request: Request<'r>,
+        start: Sector,
+        ticket: Ticket,
+        guard: Guard,
+    ) -> Mapped<'r> {
+        let len = Sectors(request.sectors().into());
+        let tag = Tag::new(start, ticket);
+        let (device, sector, tag) = match simple_place(
+            table.index(&guard),
+            &table.spares,
+            &table.spares,
+            start,
+            len,
+        ) {
+            Some(Place::Main) => (self.device(MAIN), start.0, tag),
+            Some(Place::Spare { spare, sector }) => (self.spare(spare), sector.0, tag.on_spare()),
+            _ => (None, 0, tag),
+        };
+        match device {
+            Some(device) => request.remap(device, sector, tag.into_word()),
+            None => self.map_relocated(table, request, start, ticket, guard),
+        }
+    }
+
+    /// Maps any request of which some sectors may be relocated. The guard is held since the request was counted.
+    #[cold]
     #[inline(never)]
     fn map_relocated<'r>(
         &self,
@@ -422,10 +453,9 @@ impl Target for Remap {
         let guard = Guard::new();
         // This comes before the look-up, see the documentation of `traffic`.
         let ticket = this.traffic.begin(Kind::of_data(writes), &guard);
-        if table.index(&guard).may_contain(start, last) {
-            return this.map_relocated(table, request, start, ticket, guard);
+        if !table.index(&guard).is_clear(start, last) {
+            return this.map_near(table, request, start, ticket, guard);
         }
-        drop(guard);
         request.remap(main, start.0, Tag::new(start, ticket).into_word())
     }
 

@@ -9,7 +9,7 @@
 
 use crate::sync::percpu::Counters;
 use crate::sync::rcu;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
@@ -51,7 +51,8 @@ const TICKETS: usize = 16;
 const BEGUN: usize = 0;
 const ENDED: usize = BEGUN + EPOCHS;
 const ERRORS: usize = ENDED + TICKETS;
-const COUNTERS: usize = ERRORS + 3;
+const KINDS: usize = 3;
+const COUNTERS: usize = ERRORS + KINDS;
 
 /// Proof that a request was counted as begun; it travels with the request until it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Ticket {
 /// The requests of a device.
 pub(crate) struct Traffic {
     counters: Counters<COUNTERS>,
-    epoch: AtomicBool,
+    epoch: AtomicUsize,
 }
 
 impl Traffic {
@@ -91,7 +92,7 @@ impl Traffic {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             counters: Counters::new()?,
-            epoch: AtomicBool::new(false),
+            epoch: AtomicUsize::new(0),
         })
     }
 
@@ -100,15 +101,16 @@ impl Traffic {
     /// This comes before the caller looks up where the request goes, in the same read-side critical section.
     #[inline(always)]
     pub(crate) fn begin(&self, kind: Kind, _guard: &rcu::Guard) -> Ticket {
-        let epoch = usize::from(self.epoch.load(Ordering::Acquire));
-        self.counters.increment(BEGUN + epoch);
+        let epoch = self.epoch.load(Ordering::Acquire) & (EPOCHS - 1);
+        self.counters.increment::<BEGUN, EPOCHS>(epoch);
         Ticket(epoch | (kind as usize) << KIND_SHIFT)
     }
 
     /// Counts a request as ended. Nothing of it may be under way any more.
     #[inline(always)]
     pub(crate) fn end(&self, ticket: Ticket) {
-        self.counters.increment(ENDED + (ticket.0 & Ticket::MASK));
+        self.counters
+            .increment::<ENDED, TICKETS>(ticket.0 & Ticket::MASK);
     }
 
     /// Counts a request as not begun after all, because it has to wait.
@@ -118,7 +120,7 @@ impl Traffic {
 
     /// Counts the failure of a request.
     pub(crate) fn fail(&self, kind: Kind) {
-        self.counters.increment(ERRORS + kind as usize);
+        self.counters.increment::<ERRORS, KINDS>(kind as usize);
     }
 
     /// Waits until every request has ended that was counted in a read-side critical section which may have
@@ -127,7 +129,7 @@ impl Traffic {
     /// Sleeps. One caller at a time.
     pub(crate) fn drain(&self) {
         let epoch = self.epoch.load(Ordering::Relaxed);
-        self.epoch.store(!epoch, Ordering::Release);
+        self.epoch.store(epoch ^ 1, Ordering::Release);
         rcu::grace_period();
         let mut pause = Delta::from_micros(20);
         while self.under_way(epoch) {
@@ -139,8 +141,7 @@ impl Traffic {
     }
 
     /// Whether a request of an epoch in which none begins any more is under way.
-    fn under_way(&self, epoch: bool) -> bool {
-        let epoch = usize::from(epoch);
+    fn under_way(&self, epoch: usize) -> bool {
         let ended = (0..TICKETS)
             .filter(|ticket| ticket & (EPOCHS - 1) == epoch)
             .fold(0u64, |sum, ticket| {

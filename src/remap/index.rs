@@ -94,6 +94,9 @@ const SECTORS_PER_BIT: u64 = (20_000_000_000_000 / 512_u64).div_ceil(64 * 1024 *
 /// The number of bits that the summary may have for each relocation that there is room for.
 const BITS_PER_RELOCATION: u64 = 4;
 
+/// From this size on the kernel maps memory in huge pages when it can, and takes whole ones.
+const HUGE_PAGE: u64 = 2 << 20;
+
 /// The room that an index has beyond an eighth more than what it was made for, so that a small one
 /// is not outgrown at once.
 const SPARE_ROOM: u32 = 64;
@@ -132,7 +135,12 @@ impl Sizes {
     ) -> Option<Self> {
         let capacity = u64::from(capacity.0);
         // A load of 0.8 is five words for four relocations.
-        let words = capacity.checked_add(capacity.div_ceil(4))?.checked_add(1)?;
+        let mut words = capacity.checked_add(capacity.div_ceil(4))?.checked_add(1)?;
+        // What would be left of the last huge page makes searches shorter instead.
+        let words_in_huge_page = HUGE_PAGE / size_of::<AtomicU32>() as u64;
+        if words >= words_in_huge_page {
+            words = words.checked_next_multiple_of(words_in_huge_page)?;
+        }
         let by_capacity = capacity.checked_mul(BITS_PER_RELOCATION)?;
         let bits = by_capacity
             .max(main.0 / SECTORS_PER_BIT)
@@ -311,20 +319,29 @@ where
         Sizes::new(main, block_size, self.sizes.slots, SlotCount(capacity))
     }
 
+    /// Whether the sectors from `first` to `last`, both included, are surely in no relocated block
+    /// because they are in one region without any.
+    ///
+    /// Every request asks this first. [`Self::may_contain`] is for those with sectors in several
+    /// regions, which are few.
+    #[inline(always)]
+    pub fn is_clear(&self, first: Sector, last: Sector) -> bool {
+        let (region, last_region) = (self.region_with(first), self.region_with(last));
+        region == last_region && self.summary_word(region).wrapping_shr(region as u32) & 1 == 0
+    }
+
     /// Whether one of the sectors from `first` to `last`, both included, may be in a relocated
     /// block: when this is false, none is.
-    ///
-    /// Every request asks this first.
-    #[inline(always)]
     pub fn may_contain(&self, first: Sector, last: Sector) -> bool {
-        let shift = self.sizes.block_size.shift();
-        let region = self.sizes.regions.of(first.0.wrapping_shr(shift));
-        let last_region = self.sizes.regions.of(last.0.wrapping_shr(shift));
-        if region == last_region {
-            self.summary_word(region).wrapping_shr(region as u32) & 1 != 0
-        } else {
-            self.next_region(region, last_region).is_some()
-        }
+        let (region, last_region) = (self.region_with(first), self.region_with(last));
+        self.next_region(region, last_region).is_some()
+    }
+
+    /// The region that `sector` is in.
+    #[inline(always)]
+    fn region_with(&self, sector: Sector) -> u64 {
+        let block = sector.0.wrapping_shr(self.sizes.block_size.shift());
+        self.sizes.regions.of(block)
     }
 
     /// The word of the summary that has the bit of `region`; no bit is set beyond the summary.
@@ -395,13 +412,14 @@ where
         tag: u32,
         from: usize,
     ) -> Search {
+        let tag_mask = self.sizes.tag_mask;
         let mut at = from;
         while let Some(word) = self.words.get(at) {
             let word = word.load(Acquire);
             if word == EMPTY {
                 return Search::Nowhere;
             }
-            if word & self.sizes.tag_mask == tag {
+            if word & tag_mask == tag {
                 if let Some(found) = self.check(records, block, word) {
                     return Search::Here { at, found };
                 }

@@ -108,17 +108,14 @@ where
     R: Records + ?Sized,
     L: Layouts + ?Sized,
 {
-    match simple_place(index, records, layouts, start, len) {
-        Some(place) => Piece { place, len },
-        None => first_piece(index, records, layouts, start, len, direction),
-    }
+    first_piece(index, records, layouts, start, len, direction)
 }
 
 /// The place of a request that is all in one block and either all on main, because the block is
 /// not relocated, or all on a spare. That is nearly every request for which this is asked; for any
 /// other one the answer is [`None`].
-#[inline]
-fn simple_place<W, S, R, L>(
+#[inline(always)]
+pub fn simple_place<W, S, R, L>(
     index: &Index<W, S>,
     records: &R,
     layouts: &L,
@@ -134,7 +131,7 @@ where
     let size = index.block_size();
     let offset = size.offset_of(start);
     if size.in_block(offset, len) < len {
-        return None;
+        return (!index.may_contain(start, start.last_of(len))).then_some(Place::Main);
     }
     match index.find_near(records, size.block_of(start)?) {
         Search::Here { found, .. } if !found.moving && found.live.live_run(offset) >= len => {

@@ -41,14 +41,13 @@ impl<const N: usize> Counters<N> {
         })
     }
 
-    /// Counts one more in counter `index`; an index of `N` or more counts nothing.
+    /// Counts one more in counter `index` of the `LEN` ones from `FIRST` on; an index of `LEN` or more counts nothing.
     #[inline(always)]
-    pub(crate) fn increment(&self, index: usize) {
-        if index < N {
-            // SAFETY: The area has `N` counters by the type invariant, and `index` is less.
-            let counter = unsafe { self.base.add(index) };
-            // SAFETY: `counter` is one of this object's per-CPU counters.
-            unsafe { increment(counter) };
+    pub(crate) fn increment<const FIRST: usize, const LEN: usize>(&self, index: usize) {
+        const { assert!(FIRST + LEN <= N) };
+        if index < LEN {
+            // SAFETY: The area has `N` counters by the type invariant, and `FIRST` plus `index` is less.
+            unsafe { increment::<FIRST>(self.base, index) };
         }
     }
 
@@ -76,34 +75,38 @@ impl<const N: usize> Drop for Counters<N> {
 /// The alignment of the counters, so that two devices share no cache line.
 const CACHE_LINE: usize = 64;
 
-/// `this_cpu_inc()` for a `u64`.
+/// `this_cpu_inc()` for a `u64`: the one `FIRST` and `index` behind that at `base`.
 ///
 /// # Safety
 ///
-/// `counter` is a per-CPU pointer to a live `u64` that is changed in no other way.
+/// `base` is a per-CPU pointer to live `u64`, more than `FIRST` plus `index`, that are changed in no other way.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn increment(counter: NonNull<u64>) {
+unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
     // SAFETY: On x86-64 a per-CPU pointer is an offset from the segment base GS, so this increments
     // the counter of the running processor. It is one instruction, which no interrupt and no
     // preemption can divide.
     unsafe {
         core::arch::asm!(
-            "inc qword ptr gs:[{}]",
-            in(reg) counter.as_ptr(),
+            "inc qword ptr gs:[{} + {} * 8 + {} * 8]",
+            in(reg) base.as_ptr(),
+            in(reg) index,
+            const FIRST,
             options(nostack),
         );
     }
 }
 
-/// `this_cpu_inc()` for a `u64`.
+/// `this_cpu_inc()` for a `u64`: the one `FIRST` and `index` behind that at `base`.
 ///
 /// # Safety
 ///
-/// `counter` is a per-CPU pointer to a live `u64` that is changed in no other way.
+/// `base` is a per-CPU pointer to live `u64`, more than `FIRST` plus `index`, that are changed in no other way.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-unsafe fn increment(counter: NonNull<u64>) {
+unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
     // SAFETY: By the requirements of this function.
+    let counter = unsafe { base.add(FIRST + index) };
+    // SAFETY: As above.
     unsafe { bindings::dm_remap_percpu_inc(counter.as_ptr()) };
 }
