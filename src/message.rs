@@ -150,7 +150,7 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
     let last = table.block_size.last_block(table.main).ok_or(EINVAL)?;
     let mut left = max;
     let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
-    let _relocator = this.relocator.lock();
+    let _relocator = relocator::lock(this)?;
     while let Some(first) = next.filter(|first| *first <= last) {
         let found = listing::blocks_in_range(
             &table.hold_index(),

@@ -58,7 +58,7 @@ pub(crate) enum Update {
 pub(crate) enum Outcome {
     /// It is durable in both copies.
     Durable,
-    /// It is durable, but in one copy only: no further change may be made.
+    /// It is durable, but a copy or a witness of it is not: no further change may be made.
     OneCopy,
     /// It was not made.
     NotMade,
@@ -131,44 +131,24 @@ impl Metadata {
         member.as_deref_mut().ok_or(ENXIO)
     }
 
-    /// Makes what the records say of `slots` durable, or that they are free.
+    /// Makes what the records say of some slots of a spare durable, or that they are free.
     ///
     /// The data of slots that become occupied must be stable.
     pub(crate) fn commit<I: Iterator<Item = Slot>>(
         &mut self,
         this: &Live<Remap>,
         records: &Spares,
+        spare: SpareIndex,
         slots: impl Fn() -> I,
         update: Update,
     ) -> Outcome {
-        let mut outcome = Outcome::Durable;
-        for at in 0..MAX_SPARES {
-            let Some(spare) = SpareIndex::new(at) else {
-                continue;
-            };
-            let on_spare = || slots().filter(|slot| slot.spare() == spare);
-            if on_spare().next().is_none() {
-                continue;
-            }
-            let change = Change {
-                this,
-                records,
-                spare,
-                update,
-            };
-            let result = match self.commit_spare(&change, on_spare) {
-                Ok(outcome) => outcome,
-                Err(_) => Outcome::NotMade,
-            };
-            // What was made on one spare stays made: only the worst is told, and that of a part is in doubt.
-            outcome = match (outcome, result) {
-                (Outcome::Durable, result) => result,
-                (Outcome::NotMade, Outcome::NotMade) => Outcome::NotMade,
-                (Outcome::OneCopy, Outcome::Durable | Outcome::OneCopy) => Outcome::OneCopy,
-                _ => Outcome::InDoubt,
-            };
-        }
-        outcome
+        let change = Change {
+            this,
+            records,
+            spare,
+            update,
+        };
+        (self.commit_spare(&change, slots)).unwrap_or(Outcome::NotMade)
     }
 
     /// Makes a change of the slots of one spare durable.
@@ -197,19 +177,22 @@ impl Metadata {
         }
         let front = self.write_copies(change, &slots, pages(), sequence, End::Front);
         let back = self.write_copies(change, &slots, pages(), sequence, End::Back);
-        if let Some(witness) = witness.filter(|_| change.update == Update::Free) {
-            // The witness may say more than the spare, so this may fail.
-            let written = pages()
-                .try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
-            if let Err(error) = written {
-                crate::warn_ratelimited!("a witness page was not written: {error:?}\n");
-            }
-        }
-        Ok(match (front, back) {
+        let outcome = match (front, back) {
             (Ok(()), Ok(())) => Outcome::Durable,
             (Ok(()), Err(_)) | (Err(_), Ok(())) => Outcome::OneCopy,
             (Err(_), Err(_)) => Outcome::InDoubt,
-        })
+        };
+        if let Some(witness) = witness.filter(|_| change.update == Update::Free) {
+            // The witness may say more than the spare, but that must not last: no further change is made before the next
+            // activation has brought it up to date.
+            let mut pages = pages();
+            let written =
+                pages.try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
+            if written.is_err() && outcome == Outcome::Durable {
+                return Ok(Outcome::OneCopy);
+            }
+        }
+        Ok(outcome)
     }
 
     /// The spare that keeps the witness pages of `spare`.

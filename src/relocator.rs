@@ -38,7 +38,7 @@ use crate::remap::units::UnixTime;
 use crate::remap::units::MAX_SPARES;
 use crate::setup::MAIN;
 use crate::sync::rcu;
-use crate::sync::rcu::Guard;
+use crate::sync::rcu::Guard as ReadGuard;
 use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
@@ -47,12 +47,22 @@ use crate::traffic::Kind;
 use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
 
 /// The most blocks that move in one section.
 ///
 /// More of them share the flushes and pages of a section; but requests to a block wait until the whole section is
 /// done, which for this many is some hundred milliseconds on a disk.
 const SECTION_BLOCKS: usize = 128;
+
+/// How long the copying in a section may take before what is left of it is put off: requests to its blocks wait, and so
+/// does a suspend. One block that cannot be read may take longer than this all by itself.
+const SECTION_TIME: Delta = Delta::from_millis(200);
 
 /// What the relocator owns. The mutex around it is what "the one writer" means elsewhere.
 pub(crate) struct Relocator {
@@ -91,9 +101,29 @@ struct Job {
     whole: bool,
     /// Why it stays as it is.
     error: Option<Error>,
+    /// Whether it stays as it is because the section has no time for it: it is for the next one.
+    postponed: bool,
 }
 
 impl Job {
+    /// A block in `slot` that has these live sectors, or moves there without any.
+    fn new(block: Block, slot: Slot, live: LiveMask, whole: bool) -> Self {
+        Self {
+            block,
+            slot,
+            before: live,
+            after: live,
+            whole,
+            error: None,
+            postponed: false,
+        }
+    }
+
+    /// Whether the block stays as it is.
+    fn stays(&self) -> bool {
+        self.error.is_some() || self.postponed
+    }
+
     /// Whether the entry of the block has to change.
     fn is_change(&self) -> bool {
         self.whole || self.after != self.before
@@ -104,13 +134,14 @@ impl Job {
 ///
 /// # Errors
 ///
-/// `EBUSY` while the device is suspended, `EIO` when it has failed.
+/// `EBUSY` while the device is suspended, `EIO` when it was never activated; `EINTR` when a signal comes while another
+/// operation is waited for.
 pub(crate) fn run<R>(
     this: &Live<Remap>,
     f: impl FnOnce(&mut Session<'_>) -> Result<R>,
 ) -> Result<R> {
     let _noio = noio::Scope::new();
-    let mut relocator = this.relocator.lock();
+    let mut relocator = lock(this)?;
     if !relocator.running {
         return Err(EBUSY);
     }
@@ -123,6 +154,29 @@ pub(crate) fn run<R>(
         relocator: &mut relocator,
     })
 }
+
+/// Waits for the relocator, which another operation may have for a long time.
+///
+/// # Errors
+///
+/// `EINTR` after a signal.
+pub(crate) fn lock(this: &Live<Remap>) -> Result<Guarded<'_>> {
+    loop {
+        if let Some(relocator) = this.relocator.try_lock() {
+            return Ok(relocator);
+        }
+        if kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
+        fsleep(LOCK_POLL);
+    }
+}
+
+/// The relocator, for whoever has it now.
+type Guarded<'a> = Guard<'a, Relocator, MutexBackend>;
+
+/// How often it is looked whether the relocator is free: the kernel crate has no lock that a signal interrupts.
+const LOCK_POLL: Delta = Delta::from_millis(2);
 
 /// The relocator at work.
 pub(crate) struct Session<'a> {
@@ -187,6 +241,7 @@ impl Session<'_> {
             self.check_wanted()?;
             next = self.collect_to_add(first, *range.end(), cause, &mut jobs)?;
             result = result.and(self.relocate(&mut jobs));
+            next = postponed(&jobs).or(next);
             jobs.clear();
             self.check_writable()?;
         }
@@ -243,14 +298,7 @@ impl Session<'_> {
             }
             self.table
                 .with_index(|index| index.set_moving(&self.table.spares, block));
-            return Ok(Some(Job {
-                block,
-                slot: found.slot,
-                before: found.live,
-                after: found.live,
-                whole: false,
-                error: None,
-            }));
+            return Ok(Some(Job::new(block, found.slot, found.live, false)));
         }
         let slot = self.free_slot(spare)?;
         let record = Record {
@@ -260,14 +308,7 @@ impl Session<'_> {
             cause,
         };
         self.table.insert(slot, &record, true)?;
-        Ok(Some(Job {
-            block,
-            slot,
-            before: LiveMask::EMPTY,
-            after: LiveMask::EMPTY,
-            whole: true,
-            error: None,
-        }))
+        Ok(Some(Job::new(block, slot, LiveMask::EMPTY, true)))
     }
 
     /// The spare that has the most free slots.
@@ -290,35 +331,17 @@ impl Session<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        self.this.traffic.drain();
-        for job in jobs.iter_mut() {
-            match self.copy_to_spare(job.block, job.slot, job.before) {
-                Ok(live) => job.after = live,
-                Err(error) => job.error = Some(error),
-            }
-        }
+        self.copy_all(jobs, |session, job| {
+            job.after = session.copy_to_spare(job.block, job.slot, job.before)?;
+            Ok(())
+        });
         self.flush_spares(jobs);
-        for job in jobs.iter_mut().filter(|job| job.error.is_none()) {
-            let set = self.table.spares.set_live(job.slot, job.after);
-            job.error = set.err().map(|_| EINVAL);
-        }
-        self.undo(jobs.iter().filter(|job| job.error.is_some()));
-        self.commit(jobs, Update::Occupy)?;
+        self.settle(jobs);
         let mut relocated = 0u64;
         let mut result = Ok(());
         for job in jobs.iter() {
-            match job.error {
-                Some(error) => result = result.and(Err(error)),
-                None => {
-                    self.publish(job.block);
-                    let dead = |live| self.all_of(job.block).without(live).count().0;
-                    let dead_before = if job.whole { 0 } else { dead(job.before) };
-                    self.this
-                        .counts
-                        .change_unreadable(dead_before, dead(job.after));
-                    relocated += u64::from(job.whole);
-                }
-            }
+            result = result.and(job.error.map_or(Ok(()), Err));
+            relocated += u64::from(job.whole && !job.stays());
         }
         self.this
             .counts
@@ -329,6 +352,36 @@ impl Session<'_> {
             self.this.event();
         }
         result
+    }
+
+    /// Drains the requests to marked blocks, and copies one block after the other, as long as there is time and nobody
+    /// wants the operation to end.
+    fn copy_all(&mut self, jobs: &mut [Job], copy: impl Fn(&mut Self, &mut Job) -> Result) {
+        self.this.traffic.drain();
+        let begun = Instant::<Monotonic>::now();
+        for (at, job) in jobs.iter_mut().enumerate() {
+            job.postponed = at > 0 && begun.elapsed() > SECTION_TIME;
+            if !job.postponed {
+                job.error = (self.check_wanted()).and_then(|()| copy(self, job)).err();
+            }
+        }
+    }
+
+    /// Makes durable what became of marked blocks, and lets requests go to them.
+    fn settle(&mut self, jobs: &mut [Job]) {
+        for job in jobs.iter_mut().filter(|job| !job.stays()) {
+            let set = self.table.spares.set_live(job.slot, job.after);
+            job.error = set.err().map(|_| EINVAL);
+        }
+        self.undo(jobs.iter().filter(|job| job.stays()));
+        self.commit(jobs, Update::Occupy);
+        for job in jobs.iter().filter(|job| !job.stays()) {
+            self.publish(job.block);
+            let dead = |live| self.all_of(job.block).without(live).count().0;
+            let before = if job.whole { 0 } else { dead(job.before) };
+            let after = dead(job.after);
+            self.this.counts.change_unreadable(before, after);
+        }
     }
 
     /// Takes back what was prepared for the blocks that cannot be relocated.
@@ -370,12 +423,12 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// The spare's, when it cannot be written.
+    /// The spare's, when it cannot be written; see also [`Self::check_wanted`].
     fn copy_to_spare(&mut self, block: Block, slot: Slot, live: LiveMask) -> Result<LiveMask> {
         let start = self.table.block_size.first_sector(block).0;
         let all = self.all_of(block);
         let missing = all.without(live);
-        let read = self.read_main(start, missing);
+        let read = self.read_main(start, missing)?;
         let to = self.slot_sector(slot)?;
         for (at, count) in runs(read) {
             let device = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
@@ -388,9 +441,13 @@ impl Session<'_> {
     }
 
     /// Reads the sectors of `wanted` of the block that begins at `start` from main into the same places of the
-    /// buffer, and returns which of them could be read: first all at once, then, where that fails, one after the other, each
-    /// of them several times.
-    fn read_main(&mut self, start: u64, wanted: LiveMask) -> LiveMask {
+    /// buffer, and returns which of them could be read: first all at once, then, where that fails, one logical block after
+    /// the other, each of them several times.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::check_wanted`]: a disk may take a minute for each attempt.
+    fn read_main(&mut self, start: u64, wanted: LiveMask) -> Result<LiveMask> {
         let mut read = LiveMask::EMPTY;
         for (at, count) in runs(wanted) {
             if self.read_once(start, at, count).is_ok() {
@@ -398,14 +455,19 @@ impl Session<'_> {
                 continue;
             }
             let unit = self.this.config.logical_sectors;
-            for at in (at..at + count).step_by(unit) {
-                let attempts = self.this.options().read_retries.get().saturating_add(1);
-                if (0..attempts).any(|_| self.read_once(start, at, unit).is_ok()) {
-                    read = read.union(mask(at, unit));
+            let end = at + count;
+            for at in (at..end).step_by(unit) {
+                let count = unit.min(end - at);
+                for _ in 0..=self.this.options().read_retries.get() {
+                    self.check_wanted()?;
+                    if self.read_once(start, at, count).is_ok() {
+                        read = read.union(mask(at, count));
+                        break;
+                    }
                 }
             }
         }
-        read
+        Ok(read)
     }
 
     /// Reads a part of the block that begins at `start` from main into the same place of the buffer.
@@ -418,7 +480,7 @@ impl Session<'_> {
     /// Makes the data that was written to the slots of `jobs` stable; those whose spare fails to, fail.
     fn flush_spares(&mut self, jobs: &mut [Job]) {
         for spare in (0..MAX_SPARES).filter_map(SpareIndex::new) {
-            let on_spare = |job: &&mut Job| job.slot.spare() == spare && job.error.is_none();
+            let on_spare = |job: &&mut Job| job.slot.spare() == spare && !job.stays();
             if jobs.iter_mut().any(|job| on_spare(&job)) {
                 if let Err(error) = self.spare(spare).and_then(BlockDevice::flush) {
                     for job in jobs.iter_mut().filter(on_spare) {
@@ -429,46 +491,46 @@ impl Session<'_> {
         }
     }
 
-    /// Makes the entries of the jobs that have not failed durable: as they are in the records, or free.
+    /// Makes the entries of the jobs that do not stay as they are durable: as they are in the records, or free.
     ///
-    /// # Errors
-    ///
-    /// `EIO` when the change was not made: then everything is as before, and no block is moving. Also when the outcome is
-    /// in doubt: then the blocks stay marked and requests to them fail from now on, as nobody knows which state the next
-    /// activation will find.
-    fn commit(&mut self, jobs: &[Job], update: Update) -> Result {
-        let good = || jobs.iter().filter(|job| job.error.is_none());
-        let changed = || good().filter(|job| job.is_change());
-        if changed().next().is_none() {
-            return Ok(());
-        }
-        let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
-        let slots = || changed().map(|job| job.slot);
-        let outcome = metadata.commit(self.this, &self.table.spares, slots, update);
-        if outcome == Outcome::Durable {
-            return Ok(());
-        }
-        self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
-        match outcome {
-            Outcome::Durable | Outcome::OneCopy => {
-                self.this.set_mode(Mode::ReadOnly);
-                return Ok(());
+    /// Where that was not done, on one spare of several maybe, the jobs get `EIO` as their error: either everything is as before
+    /// then, and the block is not moving any more. Or the outcome is in doubt: then the block stays marked and requests to it
+    /// fail from now on, as nobody knows which state the next activation will find.
+    fn commit(&mut self, jobs: &mut [Job], update: Update) {
+        for spare in (0..MAX_SPARES).filter_map(SpareIndex::new) {
+            let here = |job: &Job| job.slot.spare() == spare && !job.stays() && job.is_change();
+            let slots = || jobs.iter().filter(|job| here(job)).map(|job| job.slot);
+            if slots().next().is_none() {
+                continue;
             }
-            Outcome::InDoubt => {
-                self.this.set_mode(Mode::Failed);
-                let unchanged = good().filter(|job| !job.is_change());
-                unchanged.for_each(|job| self.publish(job.block));
+            let outcome = match self.relocator.metadata.as_mut() {
+                Some(metadata) => {
+                    metadata.commit(self.this, &self.table.spares, spare, slots, update)
+                }
+                None => Outcome::NotMade,
+            };
+            if outcome == Outcome::Durable {
+                continue;
             }
-            Outcome::NotMade => {
-                self.this.set_mode(Mode::ReadOnly);
+            self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
+            self.this.set_mode(match outcome {
+                Outcome::InDoubt => Mode::Failed,
+                _ => Mode::ReadOnly,
+            });
+            if outcome == Outcome::OneCopy {
+                continue;
+            }
+            if outcome == Outcome::NotMade {
+                let not_made = jobs.iter().filter(|job| here(job));
                 match update {
-                    Update::Occupy => self.undo(good()),
-                    Update::Free => good().for_each(|job| self.publish(job.block)),
+                    Update::Occupy => self.undo(not_made),
+                    Update::Free => not_made.for_each(|job| self.publish(job.block)),
                 }
             }
+            for job in jobs.iter_mut().filter(|job| here(job)) {
+                job.error = Some(EIO);
+            }
         }
-        self.serve_deferred();
-        Err(EIO)
     }
 
     /// Ends a long operation between two sections when somebody wants it to.
@@ -525,17 +587,11 @@ impl Session<'_> {
                     .table
                     .with_index(|index| index.set_moving(&self.table.spares, entry.block));
                 let Some(marked) = marked else { continue };
-                let job = Job {
-                    block: entry.block,
-                    slot: entry.slot,
-                    before: marked.live,
-                    after: LiveMask::EMPTY,
-                    whole: true,
-                    error: None,
-                };
+                let job = Job::new(entry.block, entry.slot, marked.live, true);
                 jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
             }
             result = result.and(self.bring_back(&mut jobs));
+            next = postponed(&jobs).or(next);
             jobs.clear();
             self.check_writable()?;
         }
@@ -547,24 +603,16 @@ impl Session<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        self.this.traffic.drain();
-        for job in jobs.iter_mut() {
-            job.error = self.copy_to_main(job).err();
-        }
+        self.copy_all(jobs, |session, job| session.copy_to_main(job));
         let flushed = self.main.flush();
-        for job in jobs.iter_mut().filter(|job| job.error.is_none()) {
+        for job in jobs.iter_mut().filter(|job| !job.stays()) {
             job.error = flushed.and_then(|()| self.compare(job)).err();
         }
-        let failed = || jobs.iter().filter(|job| job.error.is_some());
-        failed().for_each(|job| self.publish(job.block));
-        let result = if failed().next().is_some() {
-            Err(EIO)
-        } else {
-            Ok(())
-        };
-        self.commit(jobs, Update::Free)?;
+        let staying = jobs.iter().filter(|job| job.stays());
+        staying.for_each(|job| self.publish(job.block));
+        self.commit(jobs, Update::Free);
         let mut removed = 0u64;
-        for job in jobs.iter().filter(|job| job.error.is_none()) {
+        for job in jobs.iter().filter(|job| !job.stays()) {
             let dead = self.all_of(job.block).without(job.before).count().0;
             self.this.counts.change_unreadable(dead, 0);
             self.table
@@ -572,7 +620,7 @@ impl Session<'_> {
             removed += 1;
         }
         rcu::grace_period();
-        for job in jobs.iter().filter(|job| job.error.is_none()) {
+        for job in jobs.iter().filter(|job| !job.stays()) {
             self.free(job.slot);
         }
         self.this
@@ -580,7 +628,10 @@ impl Session<'_> {
             .removed
             .fetch_add(removed, Ordering::Relaxed);
         self.serve_deferred();
-        result
+        if jobs.iter().any(|job| job.error.is_some()) {
+            return Err(EIO);
+        }
+        Ok(())
     }
 
     /// Copies the live sectors of a block from its slot to main.
@@ -637,11 +688,10 @@ impl Session<'_> {
         if relocated.is_none() {
             return Ok(());
         }
-        let mut jobs = KVec::with_capacity(1, GFP_KERNEL)?;
-        if let Some(job) = self.mark_to_add(block, None, Cause::Read)? {
-            jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        match self.mark_to_add(block, None, Cause::Read)? {
+            Some(job) => self.relocate(&mut [job]),
+            None => Ok(()),
         }
-        self.relocate(&mut jobs)
     }
 
     /// Deals with every request that was put aside.
@@ -661,7 +711,7 @@ impl Session<'_> {
         let start = Sector(request.sector().wrapping_sub(this.begin()));
         let len = Sectors(request.sectors().into());
         let direction = direction(request.operation());
-        let guard = Guard::new();
+        let guard = ReadGuard::new();
         let ticket = this.traffic.begin(kind_of(request.operation()), &guard);
         let piece = resolve(
             self.table.index(&guard),
@@ -739,7 +789,7 @@ impl Session<'_> {
             done += count;
         }
         if request.operation() == Operation::Read {
-            request.copy_from(&self.relocator.buffer);
+            request.copy_from(&self.relocator.buffer)?;
         }
         Ok(())
     }
@@ -747,7 +797,7 @@ impl Session<'_> {
     /// Carries out a write to a block of which a sector that it touches lives on main still.
     fn serve_dead_write(&mut self, request: Deferred, start: Sector, slot: Slot) {
         let written = self.write_dead(&request, start, slot);
-        let guard = Guard::new();
+        let guard = ReadGuard::new();
         let ticket = self.this.traffic.begin(Kind::Write, &guard);
         drop(guard);
         let tag = Tag::new(start, ticket).on_spare();
@@ -771,38 +821,14 @@ impl Session<'_> {
             .table
             .with_index(|index| index.set_moving(&self.table.spares, block))
             .ok_or(EIO)?;
-        let mut jobs = KVec::with_capacity(1, GFP_KERNEL)?;
-        let job = Job {
-            block,
-            slot,
-            before: found.live,
-            after: found.live.union(mask(at, count)),
-            whole: false,
-            error: None,
-        };
-        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        let mut job = Job::new(block, slot, found.live, false);
+        job.after = found.live.union(mask(at, count));
         self.this.traffic.drain();
-        let written = self.write_request(request, slot, at, count);
-        if let Some(job) = jobs.first_mut() {
-            job.error = written.err();
-            if job.error.is_none() {
-                let set = self.table.spares.set_live(slot, job.after);
-                job.error = set.err().map(|_| EINVAL);
-            }
-        }
-        self.undo(jobs.iter().filter(|job| job.error.is_some()));
-        self.commit(&jobs, Update::Occupy)?;
-        for job in &jobs {
-            if let Some(error) = job.error {
-                return Err(error);
-            }
-            self.publish(job.block);
-            let dead = |live| self.all_of(job.block).without(live).count().0;
-            self.this
-                .counts
-                .change_unreadable(dead(job.before), dead(job.after));
-        }
-        Ok(())
+        job.error = self.write_request(request, slot, at, count).err();
+        let mut jobs = [job];
+        self.settle(&mut jobs);
+        let [job] = jobs;
+        job.error.map_or(Ok(()), Err)
     }
 
     /// Writes the data of a request to the slot of its block and makes it stable.
@@ -815,11 +841,17 @@ impl Session<'_> {
         if request.operation() == Operation::WriteZeroes {
             buffer.fill(0);
         } else {
-            request.copy_to(buffer);
+            request.copy_to(buffer)?;
         }
         spare.write(sector, &mut buffer.sectors(0, count)?)?;
         spare.flush()
     }
+}
+
+/// The first block that a section had no time for.
+fn postponed(jobs: &[Job]) -> Option<Block> {
+    let first = jobs.iter().find(|job| job.postponed);
+    first.map(|job| job.block)
 }
 
 /// Ends a request that was put aside.

@@ -8,6 +8,7 @@ use crate::bindings;
 use crate::block::device::BlockDevice;
 use crate::block::status::Status;
 use core::ptr::NonNull;
+use kernel::prelude::*;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,19 +164,38 @@ impl Bio {
         fields.bi_iter.bi_sector = sector;
     }
 
-    /// Copies the data of the bio into `buffer`; nothing when it is smaller than the bio.
-    pub(crate) fn copy_to(&self, buffer: &mut [u8]) {
-        if buffer.len() >= self.fields().bi_iter.bi_size as usize {
-            // SAFETY: The bio is live and has data pages, the buffer is large enough for them.
-            unsafe { bindings::dm_remap_bio_to_buffer(self.as_ptr(), buffer.as_mut_ptr()) };
-        }
+    /// Copies the data of a write into `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the bio is no write, or `buffer` is smaller than it.
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Result {
+        self.check_data(Operation::Write, buffer.len())?;
+        // SAFETY: The bio is live and, as a write, has data pages; the buffer is large enough for them.
+        unsafe { bindings::dm_remap_bio_to_buffer(self.as_ptr(), buffer.as_mut_ptr()) };
+        Ok(())
     }
 
-    /// Fills the data of the bio from `buffer`; nothing when it is smaller than the bio.
-    pub(crate) fn copy_from(&mut self, buffer: &[u8]) {
-        if buffer.len() >= self.fields().bi_iter.bi_size as usize {
-            // SAFETY: The bio is live and has data pages, the buffer has enough bytes for them.
-            unsafe { bindings::dm_remap_buffer_to_bio(buffer.as_ptr(), self.as_ptr()) };
+    /// Fills in the data of a read from `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the bio is no read, or `buffer` is smaller than it.
+    pub(crate) fn copy_from(&mut self, buffer: &[u8]) -> Result {
+        self.check_data(Operation::Read, buffer.len())?;
+        // SAFETY: The bio is live and, as a read, has data pages to be filled; the buffer has enough bytes for them.
+        unsafe { bindings::dm_remap_buffer_to_bio(buffer.as_ptr(), self.as_ptr()) };
+        Ok(())
+    }
+
+    /// Checks that the bio has data pages of its own for this operation, and at most `bytes` bytes of them.
+    fn check_data(&self, operation: Operation, bytes: usize) -> Result {
+        // Only a plain read or write is known to have a page for every byte of its size.
+        let fits = self.fields().bi_iter.bi_size as usize <= bytes;
+        if self.operation() == operation && fits {
+            Ok(())
+        } else {
+            Err(EINVAL)
         }
     }
 

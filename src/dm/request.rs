@@ -205,14 +205,14 @@ impl Deferred {
         unsafe { bindings::bio_endio(bio.as_ptr()) };
     }
 
-    /// Copies the data of a write into `buffer`; nothing when that is smaller than the request.
-    pub(crate) fn copy_to(&self, buffer: &mut [u8]) {
-        self.bio.copy_to(buffer);
+    /// Copies the data of a write into `buffer`; fails as [`Bio::copy_to`] does.
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Result {
+        self.bio.copy_to(buffer)
     }
 
-    /// Fills in the data of a read from `buffer`; nothing when that is smaller than the request.
-    pub(crate) fn copy_from(&mut self, buffer: &[u8]) {
-        self.bio.copy_from(buffer);
+    /// Fills in the data of a read from `buffer`; fails as [`Bio::copy_from`] does.
+    pub(crate) fn copy_from(&mut self, buffer: &[u8]) -> Result {
+        self.bio.copy_from(buffer)
     }
 
     /// The bio, for code that takes care of its end.

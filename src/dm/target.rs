@@ -10,6 +10,7 @@ use crate::dm::device::Devices;
 use crate::dm::request::Ended;
 use crate::dm::request::Mapped;
 use crate::dm::request::Request;
+use crate::dm::text::OwnedWords;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
 use core::ffi::CStr;
@@ -388,10 +389,13 @@ impl<T: Target> Callbacks<T> {
         let Some(ti) = NonNull::new(ti) else {
             return EINVAL.to_errno();
         };
-        // SAFETY: Device mapper keeps the arguments until this callback returns.
-        let words = unsafe { Words::from_raw(argc, argv) };
         // SAFETY: By the requirements of this function.
-        match unsafe { Self::construct(ti, words) } {
+        let words = match unsafe { OwnedWords::copy(argc, argv) } {
+            Ok(words) => words,
+            Err(error) => return error.to_errno(),
+        };
+        // SAFETY: By the requirements of this function.
+        match unsafe { Self::construct(ti, words.words()) } {
             Ok(()) => 0,
             Err(refusal) => {
                 // SAFETY: `ti` is valid; device mapper prints the string and does not change or free it.
@@ -596,11 +600,12 @@ impl<T: Target> Callbacks<T> {
         from_result(|| {
             // SAFETY: By the requirements of this function.
             let live = unsafe { Self::live(ti) };
-            // SAFETY: Device mapper keeps the words until this callback returns.
-            let words = unsafe { Words::from_raw(argc, argv) };
-            // SAFETY: By the requirements of this function, and the buffer is for this call alone.
+            // SAFETY: By the requirements of this function.
+            let words = unsafe { OwnedWords::copy(argc, argv) }?;
+            // SAFETY: By the requirements of this function. The buffer overlaps the words of the message, which were
+            // copied and are not looked at any more; otherwise it is for this call alone.
             let mut reply = unsafe { Text::from_raw(result, maxlen) };
-            T::message(live, words, &mut reply)?;
+            T::message(live, words.words(), &mut reply)?;
             // 1 tells device mapper that there is a text to show.
             Ok(c_int::from(!reply.is_empty()))
         })

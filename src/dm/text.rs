@@ -6,32 +6,53 @@ use core::ffi::CStr;
 use core::fmt;
 use kernel::ffi::c_char;
 use kernel::ffi::c_uint;
+use kernel::prelude::*;
 use kernel::str::CStrExt;
 
-/// The words of a table line or of a message.
-#[derive(Clone, Copy)]
-pub(crate) struct Words<'a>(&'a [*mut c_char]);
+/// The words of a table line or of a message, with memory of their own: the buffer that device mapper has a reply
+/// written to is the one that the words of the message are in.
+///
+/// # Invariants
+///
+/// Every word ends with a zero byte and has no other.
+pub(super) struct OwnedWords(KVec<u8>);
 
-impl<'a> Words<'a> {
-    /// Wraps the words that device mapper has split.
+impl OwnedWords {
+    /// Copies the words that device mapper has split.
     ///
     /// # Safety
     ///
-    /// `argv` points to `argc` pointers to strings, or `argc` is 0, and all of that stays as it is for `'a`.
-    pub(super) unsafe fn from_raw(argc: c_uint, argv: *mut *mut c_char) -> Self {
-        if argc == 0 || argv.is_null() {
-            return Self(&[]);
+    /// `argv` points to `argc` pointers to strings, or `argc` is 0.
+    pub(super) unsafe fn copy(argc: c_uint, argv: *mut *mut c_char) -> Result<Self> {
+        let mut bytes = KVec::new();
+        for at in 0..argc as usize {
+            // SAFETY: By the requirements of this function there are more than `at` pointers.
+            let word = unsafe { argv.add(at) };
+            // SAFETY: By the requirements of this function the pointer is there.
+            let word = unsafe { *word };
+            // SAFETY: By the requirements of this function it points to a string.
+            let word = unsafe { CStr::from_char_ptr(word) };
+            bytes.extend_from_slice(word.to_bytes_with_nul(), GFP_KERNEL)?;
         }
-        // SAFETY: By the requirements of this function; `c_uint` fits into `usize`.
-        Self(unsafe { core::slice::from_raw_parts(argv, argc as usize) })
+        // INVARIANT: Each word was copied with its terminator.
+        Ok(Self(bytes))
     }
 
+    /// The words.
+    pub(super) fn words(&self) -> Words<'_> {
+        Words(&self.0)
+    }
+}
+
+/// The words of a table line or of a message.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
     /// The words, one after the other.
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a CStr> + Clone {
-        self.0.iter().map(|word| {
-            // SAFETY: By the requirements of `from_raw` every pointer is to a string that lives for `'a`.
-            unsafe { CStr::from_char_ptr(*word) }
-        })
+        let words = self.0.split_inclusive(|byte| *byte == 0);
+        words.filter_map(|word| CStr::from_bytes_with_nul(word).ok())
     }
 }
 

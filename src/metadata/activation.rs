@@ -85,7 +85,23 @@ pub(crate) fn activate(this: &Live<Remap>) -> Result {
         for spare in this.config.count.spares() {
             found.push(activation.read_superblock(spare), GFP_KERNEL)?;
         }
-        let metadata = match activation.assemble(&found)? {
+        let assembly = activation.assemble(&found)?;
+        let block_size = match &assembly {
+            Assembly::New(new) => new.block_size,
+            Assembly::Existing(existing) => existing.set.block_size,
+        };
+        if block_size.sectors().0 < this.config.logical_sectors as u64 {
+            return Err(refuse(
+                this,
+                format_args!(
+                    "the set has a block_size of {} but main_dev or a spare_dev has logical blocks of {}: leave that \
+                     device out",
+                    block_size.sectors().0,
+                    this.config.logical_sectors
+                ),
+            ));
+        }
+        let metadata = match assembly {
             Assembly::New(new) => activation.make_set(&new)?,
             Assembly::Existing(existing) => activation.join_set(&existing)?,
         };
@@ -545,14 +561,15 @@ impl<'a> Activation<'a> {
         for slot in outdated.iter() {
             table.release(*slot)?;
         }
-        match metadata.commit(
-            this,
-            &table.spares,
-            || outdated.iter().copied(),
-            Update::Free,
-        ) {
-            super::Outcome::Durable => {}
-            _ => return Err(EIO),
+        for spare in metadata.set.spares.spares() {
+            let slots = || outdated.iter().copied().filter(|slot| slot.spare() == spare);
+            if slots().next().is_none() {
+                continue;
+            }
+            match metadata.commit(this, &table.spares, spare, slots, Update::Free) {
+                super::Outcome::Durable => {}
+                _ => return Err(EIO),
+            }
         }
         self.raise_marks(metadata)
     }
@@ -571,7 +588,9 @@ impl<'a> Activation<'a> {
         };
         let mark = metadata.member(before)?.superblock.slot_mark;
         for page in mark.pages() {
-            self.write_witness_page(metadata, table, before, page)?;
+            let sequence = metadata.member(before)?.sequence;
+            let sequence = sequence.unwrap_or(Sequence::FIRST);
+            self.write_witness_page(metadata, table, before, page, sequence)?;
         }
         self.device(spare)?.flush()?;
         metadata.write_superblock(self.this, spare, |superblock| {
@@ -586,6 +605,7 @@ impl<'a> Activation<'a> {
         table: &Table,
         spare: SpareIndex,
         page: PageNumber,
+        sequence: Sequence,
     ) -> Result {
         let change = Change {
             this: self.this,
@@ -594,12 +614,11 @@ impl<'a> Activation<'a> {
             update: Update::Occupy,
         };
         let witness = metadata.witness(spare).ok_or(EINVAL)?;
-        let sequence = metadata.member(spare)?.sequence.unwrap_or(Sequence::FIRST);
         let none = || core::iter::empty();
         metadata.write_witness(&change, &none, page, sequence, witness)
     }
 
-    /// Writes witness pages again that are bad or behind the slot pages that they stand for.
+    /// Writes witness pages again that are bad, or say something else than the slot pages that they stand for.
     fn repair_witnesses(&mut self, metadata: &mut Metadata, table: &Table) -> Result {
         for spare in metadata.set.spares.spares() {
             let Some(witness) = metadata.witness(spare) else {
@@ -624,9 +643,13 @@ impl<'a> Activation<'a> {
                 let own = sequence(Subject::Slots(page), read, &self.front);
                 let read = read_page(self.device(witness)?, place.0, &mut self.back);
                 let theirs = sequence(Subject::Witness(page), read, &self.back);
-                if theirs.is_none() || theirs < own {
-                    self.write_witness_page(metadata, table, spare, page)?;
+                let own = own.ok_or(EIO)?;
+                if theirs != Some(own) {
+                    self.write_witness_page(metadata, table, spare, page, own)?;
                 }
+                // What a witness has was tried, whether or not the slot page has it.
+                let member = metadata.member(spare)?;
+                member.sequence = member.sequence.max(theirs);
             }
             if superblock.witness_mark < mark {
                 let raise = |superblock: &mut Superblock| superblock.witness_mark = mark;
