@@ -1,5 +1,5 @@
-#!/usr/bin/python3 -IS
-"""boundaries.py NAME MAIN SPARE reads|writes|unreadable
+#!/usr/bin/python3
+"""boundaries.py NAME MAIN SPARE reads|writes|long|unreadable
 
 Sends requests of every size, at every alignment, across the boundaries of relocated
 blocks of the mapped device NAME, and compares what they find and leave on it, on its
@@ -7,22 +7,19 @@ main device and on its spare, byte by byte, with a model.
 
     reads        of sectors on main and on the spare
     writes       to them
+    long         reads and writes of many blocks, of which every second is relocated
     unreadable   reads of and writes to blocks with sectors that cannot be read, on
                  a null_blk disk
 
-reads and writes want a device with relocations among its last blocks, unreadable one
+reads and writes want a device with relocations among its last blocks, the others one
 without any.  Each begins with sectors of its own making.
 """
 
-import fcntl
 import os
-import struct
-import subprocess
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-from sectors import Device, SECTOR, Wrong, compare, stamps  # noqa: E402
+import dm
+from sectors import Device, SECTOR, Wrong, compare, stamps
 
 # The blocks at the end of the device that reads and writes are about.
 REGION_BLOCKS = 14
@@ -31,7 +28,6 @@ LONGEST = 130
 MOST_BAD_RANGES = 500
 # How many sectors are made and compared at a time.
 CHUNK = 2048
-DM_TARGET_MSG = 0xc138fd0e
 
 
 class Disk(Device):
@@ -52,37 +48,20 @@ class Mapped(Device):
 
     def __init__(self, name, main, spare):
         super().__init__(f'/dev/mapper/{name}', CHUNK)
-        self.name = name
+        self.target = dm.Mapped(name)
         self.main = Disk(main)
         self.spare = Disk(spare)
-        self.control = os.open('/dev/mapper/control', os.O_RDWR)
-        self.block = int(self.value('block'))
-        self.sectors = int(self.dmsetup('status', name).split()[1])
+        self.block = int(self.target.value('block'))
+        self.sectors = int(self.target.table().split()[1])
         self.dead = set()
         self.on_spare = {}
         self.row_ends = {}
         self.learn()
 
-    @staticmethod
-    def dmsetup(*words):
-        return subprocess.run(['dmsetup', *words], stdout=subprocess.PIPE, text=True, check=True).stdout
-
-    def value(self, key):
-        """What the status says."""
-        return dict(word.split('=') for word in self.dmsetup('status', self.name).split() if '=' in word)[key]
-
-    def message(self, *words):
-        """Sends a message that has no reply, without a process for each."""
-        text = ' '.join(map(str, words)).encode() + b'\0'
-        header = struct.pack('=3I7IQ128s136s', 4, 0, 0, 312 + 8 + len(text), 312, *[0] * 5, 0,
-                             self.name.encode(), b'')
-        fcntl.ioctl(self.control, DM_TARGET_MSG, header + struct.pack('=Q', 0) + text)
-
     def learn(self):
         """Asks which sectors live on the spare, and where, and which of relocated blocks do not."""
         self.dead, self.on_spare, self.row_ends = set(), {}, {}
-        for line in self.dmsetup('message', self.name, '0', 'list').splitlines():
-            first, count, _, place, live, *_ = line.split()
+        for first, count, _, place, live, *_ in self.target.list():
             for at in range(int(count)):
                 if int(live, 16) >> at & 1:
                     self.on_spare[int(first) + at] = int(place) + at
@@ -257,6 +236,27 @@ def look_around(mapped, models, start, length):
         models[disk].check(disk, sector, part)
 
 
+def long(mapped):
+    """A request across many boundaries is split at each of them, and its data is where it belongs."""
+    for sector in range(0, CHUNK, 2 * mapped.block):
+        mapped.target.message(f'add {sector}')
+    mapped.learn()
+    for text in 'one', 'two':
+        expected = Model(mapped.path, 0, stamps(text, 0, CHUNK))
+        before = served(mapped)
+        mapped.write(0, expected.data)
+        check_served(mapped, 1, 0, CHUNK, before)
+        start = 0
+        for disk, at, count in mapped.parts(0, CHUNK):
+            compare(disk.path, at, disk.read(at, count), expected.part(start, count))
+            start += count
+        before = served(mapped)
+        expected.check_all(mapped)
+        check_served(mapped, 0, 0, CHUNK, before)
+    mapped.target.message(f'remove 0 {CHUNK}')
+    expected.check_all(mapped.main)
+
+
 def group_of_bad(block):
     """The bad sectors of a group of six blocks, of which the first and the last two are healthy."""
     if block == 1:
@@ -324,7 +324,7 @@ class Round:
         self.main.write_all(mapped.main)
         self.set_bad('+')
         for base in self.bases:
-            mapped.message('add', base + mapped.block, 3 * mapped.block)
+            mapped.target.message(f'add {base + mapped.block} {3 * mapped.block}')
         self.check_dead()
 
     def check_dead(self):
@@ -333,7 +333,7 @@ class Round:
         if self.mapped.dead != self.dead:
             raise Wrong(f'these sectors should be unreadable: {sorted(self.dead - self.mapped.dead)}, '
                         f'and these should not: {sorted(self.mapped.dead - self.dead)}')
-        counted = int(self.mapped.value('unreadable'))
+        counted = int(self.mapped.target.value('unreadable'))
         if counted != len(self.dead):
             raise Wrong(f'unreadable={counted}, but there are {len(self.dead)}')
 
@@ -386,13 +386,13 @@ class Round:
         for sector in self.dead:
             # What could not be read is on main still.
             self.expected.set(sector, self.main.part(sector, 1))
-        self.mapped.message('remove', 0, self.mapped.sectors)
+        self.mapped.target.message(f'remove 0 {self.mapped.sectors}')
         self.expected.check_all(self.mapped.main)
         self.expected.check_all(self.mapped)
 
 
 def main():
-    verbs = {'reads': reads, 'writes': writes, 'unreadable': unreadable}
+    verbs = {'reads': reads, 'writes': writes, 'long': long, 'unreadable': unreadable}
     if len(sys.argv) != 5 or sys.argv[4] not in verbs:
         sys.exit(__doc__)
     try:

@@ -52,6 +52,7 @@ live_blocks() {
 	check "block size $1: reads get the data from where it lives, and are split only there" boundaries reads
 	check "block size $1: writes go where the data lives, and are split only there" boundaries writes
 	check "block size $1: everything can be brought back" remap remap remove 0 "$length"
+	check "block size $1: a long request is split at each boundary" boundaries long
 }
 
 # relocate SIZE BLOCK COUNT: COUNT blocks, of which the last one may be cut short.

@@ -70,7 +70,7 @@ disk_fails() {
 	healing
 	removing
 	dmsetup remove remap
-	disk_good
+	last_block
 }
 
 relocating() {
@@ -181,6 +181,34 @@ removing() {
 	holds "all data is back on main" "$disk" 96 24 last
 	holds "and beside it" "$disk" 120 20 old
 	holds "the device reads it there" "$dev" 96 24 last
+}
+
+# The last block is cut short by the end of the device.
+last_block() {
+	blkdiscard -z "$spare"
+	sectors write "$spare" 16 8000 stale
+	activate_short
+	sectors write "$dev" 11990 15 old
+	disk_bad 12002 2
+	check "$(promise "add relocates a last block that is cut short")" remap remap add 12004
+	equal "$(promise "list shows how short it is")" '12000 5' "$(remap remap list | cut -d ' ' -f 1,2)"
+	stands '12000:13' 'used=1 unreadable=2' "for a block that is cut short"
+	dmsetup remove remap
+	activate_short
+	stands '12000:13' 'used=1 unreadable=2' "for a block that is cut short, after the next activation"
+	lost "the bad sectors of a last block are unreadable" "$dev" 12002 2
+	holds "the last sector has its data" "$dev" 12004 1 old
+	sectors write "$dev" 12001 4 new
+	stands '12000:1f' 'used=1 unreadable=0' "when all of a block that is cut short is written"
+	holds "the end of the device is read back" "$dev" 12001 4 new
+	disk_good
+	check "$(promise "remove brings back a block that is cut short")" remap remap remove 12000
+	holds "the end of the device is on main" "$disk" 12001 4 new
+	dmsetup remove remap
+}
+
+activate_short() {
+	dmsetup create remap --table "0 12005 remap $disk 1 $spare 3 block_size 8 manual"
 }
 
 main
