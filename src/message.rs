@@ -6,6 +6,7 @@ use crate::dm::target::Live;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
 use crate::relocator;
+use crate::relocator::Patience;
 use crate::remap::listing;
 use crate::remap::message::check_on_device;
 use crate::remap::message::Message;
@@ -20,6 +21,7 @@ use crate::remap::units::Cause;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::status;
+use crate::table::Table;
 use crate::target::Remap;
 use core::fmt::Write;
 use core::ops::RangeInclusive;
@@ -45,12 +47,12 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
         Message::Add(range) => {
             let range = range_on_main(this, &range).map_err(refuse)?;
             let blocks = blocks(this, &range)?;
-            relocate(this, "add", |session| session.add(blocks, Cause::Message))
+            said(this, "add", relocator::add(this, blocks, Cause::Message))
         }
         Message::Remove(range) => {
             let range = range_on_main(this, &range).map_err(refuse)?;
             let blocks = blocks(this, &range)?;
-            relocate(this, "remove", |session| session.remove(blocks))
+            said(this, "remove", relocator::remove(this, blocks))
         }
         Message::Lookup(sector) => lookup(this, on_main(this, sector).map_err(refuse)?, reply),
         Message::List { from, max } => {
@@ -64,7 +66,7 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
             Ok(())
         }
         // Every change is durable before its message returns, so there is only to wait for what is under way.
-        Message::Sync => relocate(this, "sync", |_| Ok(())),
+        Message::Sync => said(this, "sync", run(this, |_| Ok(()))),
         Message::Help => Ok(reply.write_str(HELP)?),
     }
 }
@@ -79,6 +81,17 @@ fn on_main(this: &Live<Remap>, sector: Sector) -> Result<Sector, &'static str> {
     let sector = Sector(sector.0.checked_sub(this.begin()).ok_or(before)?);
     check_on_device(sector, Sectors(this.sectors()))?;
     Ok(sector)
+}
+
+/// The table.
+///
+/// # Errors
+///
+/// `EBUSY` while the device was never activated, after a line in the log.
+fn active_table(this: &Live<Remap>) -> Result<&Table> {
+    this.table().ok_or(EBUSY).inspect_err(|_| {
+        pr_warn!("{}: message refused: the device was never activated\n", this.log_name());
+    })
 }
 
 /// The sectors of main that some sectors of the mapped device are.
@@ -99,18 +112,14 @@ fn range_on_main(this: &Live<Remap>, range: &SectorRange) -> Result<SectorRange,
 ///
 /// `EBUSY` while the device was never activated, so that the size of a block is not known.
 fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Block>> {
-    let size = this.table().ok_or(EBUSY)?.block_size;
+    let size = active_table(this)?.block_size;
     let block = |sector| size.block_of(sector).ok_or(EINVAL);
     Ok(block(range.first())?..=block(range.last())?)
 }
 
-/// Runs an operation of the relocator, and says in the log why it failed.
-fn relocate(
-    this: &Live<Remap>,
-    verb: &str,
-    f: impl FnOnce(&mut relocator::Session<'_>) -> Result,
-) -> Result {
-    relocator::run(this, f).inspect_err(|error| {
+/// Says in the log why an operation of the relocator failed.
+fn said(this: &Live<Remap>, verb: &str, result: Result) -> Result {
+    result.inspect_err(|error| {
         let why = match *error {
             e if e == EBUSY => "the device is suspended, or about to be; what was done stays done",
             e if e == ENOSPC => "there are not enough free spare blocks, nothing was changed",
@@ -124,7 +133,7 @@ fn relocate(
 
 /// The message `lookup`.
 fn lookup(this: &Live<Remap>, sector: Sector, reply: &mut Text<'_>) -> Result {
-    let table = this.table().ok_or(EBUSY)?;
+    let table = active_table(this)?;
     let block = table.block_size.block_of(sector).ok_or(EINVAL)?;
     let found = table.with_index(|index| index.find(&table.spares, block));
     let Some(found) = found else {
@@ -145,12 +154,12 @@ fn lookup(this: &Live<Remap>, sector: Sector, reply: &mut Text<'_>) -> Result {
 
 /// The message `list`.
 fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Result {
-    let table = this.table().ok_or(EBUSY)?;
+    let table = active_table(this)?;
     let mut next = table.block_size.block_of(from);
     let last = table.block_size.last_block(table.main).ok_or(EINVAL)?;
     let mut left = max;
     let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
-    let _relocator = relocator::lock(this)?;
+    let _relocator = relocator::lock(this, Patience::UntilSignal)?;
     while let Some(first) = next.filter(|first| *first <= last) {
         let found = listing::blocks_in_range(
             &table.hold_index(),
@@ -197,5 +206,13 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
 
 /// The message `set`.
 fn set(this: &Live<Remap>, setting: Setting) -> Result {
-    relocate(this, "set", |session| session.set_options(setting))
+    said(this, "set", run(this, |session| session.set_options(setting)))
+}
+
+/// Runs a short operation of the relocator for the sender of a message.
+fn run(
+    this: &Live<Remap>,
+    f: impl FnOnce(&mut relocator::Session<'_>) -> Result,
+) -> Result {
+    relocator::run(this, Patience::UntilSignal, f)
 }

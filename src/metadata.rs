@@ -211,12 +211,15 @@ impl Metadata {
     ) -> Result {
         let device = change.this.spare_device(change.spare).ok_or(ENXIO)?;
         let layout = self.member(change.spare)?.superblock.layout;
+        let mut written = Ok(());
         for page in pages {
             let place = layout.slot_page(page, end).ok_or(EINVAL)?;
             self.encode(change, slots, page, Subject::Slots(page), sequence)?;
-            device.write(place.0, &mut self.buffer.sectors(0, PAGE)?)?;
+            let page = device.write(place.0, &mut self.buffer.sectors(0, PAGE)?);
+            written = written.and(page);
         }
-        device.flush()
+        // Also when a page failed: the others must be stable before their other copies are begun.
+        device.flush().and(written)
     }
 
     /// Writes the witness page of a slot page so that it is stable when this returns.

@@ -134,14 +134,14 @@ impl Job {
 ///
 /// # Errors
 ///
-/// `EBUSY` while the device is suspended, `EIO` when it was never activated; `EINTR` when a signal comes while another
-/// operation is waited for.
+/// `EBUSY` while the device is suspended, `EIO` when it was never activated; see also [`lock`].
 pub(crate) fn run<R>(
     this: &Live<Remap>,
+    patience: Patience,
     f: impl FnOnce(&mut Session<'_>) -> Result<R>,
 ) -> Result<R> {
     let _noio = noio::Scope::new();
-    let mut relocator = lock(this)?;
+    let mut relocator = lock(this, patience)?;
     if !relocator.running {
         return Err(EBUSY);
     }
@@ -155,28 +155,106 @@ pub(crate) fn run<R>(
     })
 }
 
-/// Waits for the relocator, which another operation may have for a long time.
+/// Who waits for the relocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// The sender of a message, who may be sent a signal.
+    UntilSignal,
+    /// The worker, for which requests wait.
+    Forever,
+}
+
+/// Waits for the relocator, which may have a block that a disk takes minutes to read.
+///
+/// This looks again and again, because the kernel crate has no lock that a signal interrupts, and because a task that waits for
+/// a mutex for two minutes is reported as hung. Whoever has the relocator for many sections gives way after each to those who
+/// wait, see [`give_way`].
 ///
 /// # Errors
 ///
-/// `EINTR` after a signal.
-pub(crate) fn lock(this: &Live<Remap>) -> Result<Guarded<'_>> {
-    loop {
+/// `EINTR` after a signal, unless the patience is for ever.
+pub(crate) fn lock(this: &Live<Remap>, patience: Patience) -> Result<Guarded<'_>> {
+    if let Some(relocator) = this.relocator.try_lock() {
+        return Ok(relocator);
+    }
+    this.waiting.fetch_add(1, Ordering::Relaxed);
+    let result = loop {
         if let Some(relocator) = this.relocator.try_lock() {
-            return Ok(relocator);
+            break Ok(relocator);
         }
-        if kernel::current!().signal_pending() {
-            return Err(EINTR);
+        if patience == Patience::UntilSignal && kernel::current!().signal_pending() {
+            break Err(EINTR);
         }
         fsleep(LOCK_POLL);
+    };
+    this.waiting.fetch_sub(1, Ordering::Relaxed);
+    result
+}
+
+/// Lets those who wait for the relocator have it.
+fn give_way(this: &Live<Remap>) {
+    if this.waiting.load(Ordering::Relaxed) > 0 {
+        fsleep(GIVE_WAY);
     }
 }
 
 /// The relocator, for whoever has it now.
 type Guarded<'a> = Guard<'a, Relocator, MutexBackend>;
 
-/// How often it is looked whether the relocator is free: the kernel crate has no lock that a signal interrupts.
+/// How often it is looked whether the relocator is free.
 const LOCK_POLL: Delta = Delta::from_millis(2);
+
+/// How long the relocator is left to others: long enough for each of them to look.
+const GIVE_WAY: Delta = Delta::from_millis(5);
+
+/// Relocates the blocks of a range that are not, and saves what was unreadable of those that are, section by section.
+///
+/// # Errors
+///
+/// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal; `EBUSY` when a suspend
+/// begins; otherwise the error of the first block that could not be relocated, after all others were.
+pub(crate) fn add(this: &Live<Remap>, range: RangeInclusive<Block>, cause: Cause) -> Result {
+    run(this, Patience::UntilSignal, |session| session.check_room(&range))?;
+    in_sections(this, *range.start(), |session, first, jobs| {
+        session.add_section(first, *range.end(), cause, jobs)
+    })
+}
+
+/// Copies the relocated blocks of a range back to main and frees their slots, section by section.
+///
+/// # Errors
+///
+/// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal; `EBUSY` when a suspend begins.
+pub(crate) fn remove(this: &Live<Remap>, range: RangeInclusive<Block>) -> Result {
+    let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
+    in_sections(this, *range.start(), |session, first, jobs| {
+        session.remove_section(first, *range.end(), &mut entries, jobs)
+    })
+}
+
+/// Runs one section after the other; each gives its own result, and the block at which the next one begins, or none at the
+/// end.
+fn in_sections(
+    this: &Live<Remap>,
+    first: Block,
+    mut section: impl FnMut(&mut Session<'_>, Block, &mut KVec<Job>) -> Result<(Option<Block>, Result)>,
+) -> Result {
+    let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
+    let mut result = Ok(());
+    let mut next = Some(first);
+    while let Some(first) = next {
+        let (following, outcome) = run(this, Patience::UntilSignal, |session| {
+            session.check_wanted()?;
+            session.check_writable()?;
+            section(session, first, &mut jobs)
+        })?;
+        result = result.and(outcome);
+        next = postponed(&jobs).or(following);
+        jobs.clear();
+        give_way(this);
+    }
+    result
+}
 
 /// The relocator at work.
 pub(crate) struct Session<'a> {
@@ -189,7 +267,9 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// The sectors of main that make up `block`.
     fn sectors_of(&self, block: Block) -> Sectors {
-        self.table.block_size.sectors_of(block, self.table.main)
+        // What lies behind the end of the table line is none of this device's business.
+        let size = Sectors(self.table.main.0.min(self.this.sectors()));
+        self.table.block_size.sectors_of(block, size)
     }
 
     /// The mask of all sectors of `block`.
@@ -211,14 +291,8 @@ impl Session<'_> {
             .ok_or(EINVAL)
     }
 
-    /// Relocates the blocks of a range that are not, and saves what was unreadable of those that are.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal;
-    /// `EBUSY` when a suspend begins;
-    /// otherwise the error of the first block that could not be relocated, after all others were.
-    pub(crate) fn add(&mut self, range: RangeInclusive<Block>, cause: Cause) -> Result {
+    /// Checks that there are enough free slots for the blocks of a range that are not relocated.
+    fn check_room(&mut self, range: &RangeInclusive<Block>) -> Result {
         self.check_writable()?;
         let blocks = u64::from(range.end().0.saturating_sub(range.start().0)) + 1;
         let known = listing::count_in_range(
@@ -228,24 +302,24 @@ impl Session<'_> {
             range.clone(),
         );
         let spares = &self.table.spares;
-        let free =
-            (spares.present()).fold(0u64, |sum, spare| sum.saturating_add(spares.free(spare)));
-        if blocks.saturating_sub(known.0.into()) > free {
+        let add_up = |sum: u64, spare| sum.saturating_add(spares.free(spare));
+        if blocks.saturating_sub(known.0.into()) > spares.present().fold(0, add_up) {
             self.this.counts.refused.fetch_add(1, Ordering::Relaxed);
             return Err(ENOSPC);
         }
-        let mut result = Ok(());
-        let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
-        let mut next = Some(*range.start());
-        while let Some(first) = next {
-            self.check_wanted()?;
-            next = self.collect_to_add(first, *range.end(), cause, &mut jobs)?;
-            result = result.and(self.relocate(&mut jobs));
-            next = postponed(&jobs).or(next);
-            jobs.clear();
-            self.check_writable()?;
-        }
-        result
+        Ok(())
+    }
+
+    /// Relocates blocks from `first` to `last` in one section.
+    fn add_section(
+        &mut self,
+        first: Block,
+        last: Block,
+        cause: Cause,
+        jobs: &mut KVec<Job>,
+    ) -> Result<(Option<Block>, Result)> {
+        let next = self.collect_to_add(first, last, cause, jobs)?;
+        Ok((next, self.relocate(jobs)))
     }
 
     /// Fills `jobs` with marked blocks from `first` to `last` that have to be copied, and returns where to go on.
@@ -267,8 +341,8 @@ impl Session<'_> {
                     }
                 }
                 Err(error) => {
-                    // What is marked already must not stay so.
-                    self.relocate(jobs)?;
+                    // What is marked already must not stay so. That it may fail, too, tells nothing new.
+                    let _ = self.relocate(jobs);
                     return Err(error);
                 }
             }
@@ -557,45 +631,34 @@ impl Session<'_> {
         }
     }
 
-    /// Copies the relocated blocks of a range back to main and frees their slots.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal;
-    /// `EBUSY` when a suspend begins.
-    pub(crate) fn remove(&mut self, range: RangeInclusive<Block>) -> Result {
-        self.check_writable()?;
-        let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
-        let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
-        let mut result = Ok(());
-        let mut next = Some(*range.start());
-        while let Some(first) = next.filter(|first| first <= range.end()) {
-            self.check_wanted()?;
-            let found = listing::blocks_in_range(
-                &self.table.hold_index(),
-                &self.table.spares,
-                self.table.spares.allocators(),
-                first..=*range.end(),
-                &mut entries,
-            );
-            next = match found.last() {
-                Some(last) if found.len() == SECTION_BLOCKS => last.block.next(),
-                _ => None,
-            };
-            for entry in found {
-                let marked = self
-                    .table
-                    .with_index(|index| index.set_moving(&self.table.spares, entry.block));
-                let Some(marked) = marked else { continue };
-                let job = Job::new(entry.block, entry.slot, marked.live, true);
-                jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
-            }
-            result = result.and(self.bring_back(&mut jobs));
-            next = postponed(&jobs).or(next);
-            jobs.clear();
-            self.check_writable()?;
+    /// Brings relocated blocks from `first` to `last` back to main in one section.
+    fn remove_section(
+        &mut self,
+        first: Block,
+        last: Block,
+        entries: &mut [Entry],
+        jobs: &mut KVec<Job>,
+    ) -> Result<(Option<Block>, Result)> {
+        let found = listing::blocks_in_range(
+            &self.table.hold_index(),
+            &self.table.spares,
+            self.table.spares.allocators(),
+            first..=last,
+            entries,
+        );
+        let next = match found.last() {
+            Some(end) if found.len() == SECTION_BLOCKS => end.block.next(),
+            _ => None,
+        };
+        for entry in found {
+            let marked = self
+                .table
+                .with_index(|index| index.set_moving(&self.table.spares, entry.block));
+            let Some(marked) = marked else { continue };
+            let job = Job::new(entry.block, entry.slot, marked.live, true);
+            jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
         }
-        result
+        Ok((next.filter(|next| *next <= last), self.bring_back(jobs)))
     }
 
     /// Copies marked blocks back to main, frees their slots, and ends the section.
@@ -628,10 +691,12 @@ impl Session<'_> {
             .removed
             .fetch_add(removed, Ordering::Relaxed);
         self.serve_deferred();
-        if jobs.iter().any(|job| job.error.is_some()) {
-            return Err(EIO);
+        let errors = jobs.iter().filter_map(|job| job.error);
+        match errors.reduce(|one, other| if one == EINTR || one == EBUSY { one } else { other }) {
+            Some(error) if error == EINTR || error == EBUSY => Err(error),
+            Some(_) => Err(EIO),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Copies the live sectors of a block from its slot to main.
@@ -784,7 +849,10 @@ impl Session<'_> {
             match request.operation() {
                 Operation::Discard => device.discard(sector, piece.len.0)?,
                 Operation::SecureErase => device.secure_erase(sector, piece.len.0)?,
-                _ => device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?,
+                Operation::Write | Operation::WriteZeroes | Operation::Flush | Operation::Other => {
+                    return Err(EIO)
+                }
+                Operation::Read => device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?,
             }
             done += count;
         }
@@ -828,7 +896,9 @@ impl Session<'_> {
         let mut jobs = [job];
         self.settle(&mut jobs);
         let [job] = jobs;
-        job.error.map_or(Ok(()), Err)
+        job.error.map_or(Ok(()), Err)?;
+        // What is durable in one copy only is not acknowledged.
+        self.check_writable()
     }
 
     /// Writes the data of a request to the slot of its block and makes it stable.

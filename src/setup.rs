@@ -11,6 +11,7 @@ use crate::dm::target::Setup;
 use crate::dm::text::Words;
 use crate::remap::geometry::plan_set;
 use crate::remap::geometry::SpareCount;
+use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::options::Options;
 use crate::remap::table_line;
 use crate::remap::table_line::Features;
@@ -135,6 +136,10 @@ impl Config {
         let logical = spares.fold(main, u32::max) / 512;
         if u64::from(logical) > BlockSize::MAX.0 {
             return refuse(c"main_dev or spare_dev has a logical block of more than 64 sectors");
+        }
+        let page = PAGE_BYTES as u32;
+        if self.spare_devices(setup).any(|spare| spare.logical_block_size() > page) {
+            return refuse(c"spare_dev has a logical block of more than 4096 bytes");
         }
         let physical = setup
             .device(MAIN)

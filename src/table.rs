@@ -16,7 +16,9 @@ use crate::remap::records::Record;
 use crate::remap::records::Records;
 use crate::remap::records::States;
 use crate::remap::resolve::Layouts;
+use crate::remap::units::Block;
 use crate::remap::units::BlockSize;
+use crate::remap::units::LiveMask;
 use crate::remap::units::Sectors;
 use crate::remap::units::Slot;
 use crate::remap::units::SlotCount;
@@ -168,21 +170,19 @@ pub(crate) struct Table {
     pub(crate) main: Sectors,
     /// The unit of relocation.
     pub(crate) block_size: BlockSize,
+    /// The most slots that a spare has.
+    slots: SlotCount,
 }
 
 impl Table {
-    /// A table without relocations, whose index has room for `capacity`.
-    pub(crate) fn new(
-        main: Sectors,
-        block_size: BlockSize,
-        spares: KVec<Spare>,
-        capacity: SlotCount,
-    ) -> Result<Self> {
+    /// A table without relocations.
+    pub(crate) fn new(main: Sectors, block_size: BlockSize, spares: KVec<Spare>) -> Result<Self> {
         debug_assert!(spares.len() <= MAX_SPARES);
         let slots = spares.iter().map(|spare| spare.allocator.capacity()).max();
         let slots = slots.ok_or(EINVAL)?;
-        let sizes = Sizes::new(main, block_size, slots, capacity).ok_or(EINVAL)?;
+        let sizes = Sizes::new(main, block_size, slots, SlotCount::ZERO).ok_or(EINVAL)?;
         Ok(Self {
+            slots,
             index: Published::new(make_index(sizes)?),
             spares: Spares(spares),
             main,
@@ -254,6 +254,35 @@ impl Table {
             InsertError::Full => ENOSPC,
             InsertError::BeyondMain | InsertError::UnknownSlot => EINVAL,
         })
+    }
+
+    /// Makes the index of all slots that are occupied. For a block in two slots `choose` says which of them counts: it gets
+    /// the one that is in the index already, and the other one.
+    pub(crate) fn index_all(&self, mut choose: impl FnMut(Slot, Slot) -> Result<Slot>) -> Result {
+        let used = SlotCount(u32::try_from(self.spares.used()).map_err(|_| E2BIG)?);
+        let sizes = Sizes::new(self.main, self.block_size, self.slots, used).ok_or(EINVAL)?;
+        let index = make_index(sizes)?;
+        for spare in self.spares.allocators() {
+            for entry in spare.entries(&self.spares) {
+                match index.insert(&self.spares, entry.slot, false) {
+                    Ok(()) => {}
+                    Err(InsertError::Present) => {
+                        let known = index.find(&self.spares, entry.block).ok_or(EINVAL)?;
+                        if choose(known.slot, entry.slot)? == entry.slot {
+                            index.replace(&self.spares, entry.slot, false);
+                        }
+                    }
+                    Err(_) => return Err(EINVAL),
+                }
+            }
+        }
+        self.index.replace(index);
+        Ok(())
+    }
+
+    /// The mask of all sectors of `block`.
+    pub(crate) fn all_live(&self, block: Block) -> LiveMask {
+        LiveMask::first(self.block_size.sectors_of(block, self.main))
     }
 
     /// Publishes a larger index with the same contents.

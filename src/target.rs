@@ -22,11 +22,13 @@ use crate::dm::text::Words;
 use crate::message;
 use crate::metadata;
 use crate::relocator;
+use crate::relocator::Patience;
 use crate::relocator::Relocator;
 use crate::remap::options::Options;
 use crate::remap::resolve::resolve;
 use crate::remap::resolve::simple_place;
 use crate::remap::resolve::Direction;
+use crate::remap::resolve::Piece;
 use crate::remap::resolve::Place;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
@@ -41,6 +43,7 @@ use crate::traffic::Kind;
 use crate::traffic::Ticket;
 use crate::traffic::Traffic;
 use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering;
@@ -167,6 +170,9 @@ impl Counts {
     }
 }
 
+/// How many blocks of a request are looked up at most without giving up the processor: a power of two.
+const LOOKUP_BLOCKS: u64 = 4096;
+
 /// An instance of the target.
 #[pin_data]
 pub(crate) struct Remap {
@@ -174,12 +180,16 @@ pub(crate) struct Remap {
     pub(crate) config: Config,
     /// The requests.
     pub(crate) traffic: Traffic,
-    /// The table of relocated blocks, from the first activation on.
+    /// The table of relocated blocks, from the first activation on, when the table line is writable.
     table: Once<Table>,
+    /// The same when it is read-only: then every request takes the way of the unusual ones, which looks what it does.
+    read_only_table: Once<Table>,
     /// What the device can do: a [`Mode`].
     mode: AtomicU8,
     /// Whether a suspend has begun, so that a long operation must come to an end.
     suspending: AtomicBool,
+    /// How many wait for the relocator.
+    pub(crate) waiting: AtomicU32,
     /// Numbers for `status`.
     pub(crate) counts: Counts,
     /// A block with unreadable sectors of which some were read just now, plus one; 0 for none.
@@ -202,13 +212,17 @@ impl Remap {
     /// The table, once the device was activated.
     #[inline(always)]
     pub(crate) fn table(&self) -> Option<&Table> {
-        self.table.get()
+        self.table.get().or_else(|| self.read_only_table.get())
     }
 
     /// Sets the table, at the first activation.
     pub(crate) fn set_table(&self, table: KBox<Table>, unreadable: u64) {
         self.counts.change_unreadable(0, unreadable);
-        self.table.set(table);
+        if self.config.read_only {
+            self.read_only_table.set(table);
+        } else {
+            self.table.set(table);
+        }
     }
 
     /// Whether a suspend has begun, so that a long operation must come to an end.
@@ -293,14 +307,20 @@ impl Live<Remap> {
     }
 
     /// Maps a request that does not simply read or write data: a flush, which goes to the device that it is for, or one
-    /// that has sectors but no data.
+    /// that has sectors but no data. Also any request to a read-only table, which may only read: the block layer lets
+    /// others through with a warning.
     #[cold]
     #[inline(never)]
     fn map_unusual<'r>(&self, request: Request<'r>) -> Mapped<'r> {
         let operation = request.operation();
         let guard = Guard::new();
         let ticket = self.traffic.begin(relocator::kind_of(operation), &guard);
-        if let (false, Some(table)) = (operation == Operation::Flush, self.table()) {
+        let allowed = match operation {
+            Operation::Flush => false,
+            Operation::Read => true,
+            _ => !self.config.read_only,
+        };
+        if let (true, Some(table)) = (allowed, self.table()) {
             let start = Sector(request.sector().wrapping_sub(self.begin()));
             return self.map_relocated(table, request, start, ticket, guard);
         }
@@ -341,6 +361,27 @@ impl Live<Remap> {
         }
     }
 
+    /// Where the first piece of a request goes. It ends with the [`LOOKUP_BLOCKS`] that it lies in at the latest, when there
+    /// are relocated blocks about: a discard may be so long that to look at all of its blocks would take seconds.
+    fn first_piece(
+        &self,
+        table: &Table,
+        start: Sector,
+        len: Sectors,
+        direction: Direction,
+        guard: &Guard,
+    ) -> Piece {
+        let index = table.index(guard);
+        if !index.may_contain(start, start.last_of(len)) {
+            let place = Place::Main;
+            return Piece { place, len };
+        }
+        let most = table.block_size.sectors().0.wrapping_mul(LOOKUP_BLOCKS);
+        let left = most.wrapping_sub(start.0 & most.wrapping_sub(1));
+        let len = Sectors(len.0.min(left));
+        resolve(index, &table.spares, &table.spares, start, len, direction)
+    }
+
     /// Maps any request of which some sectors may be relocated. The guard is held since the request was counted.
     #[cold]
     #[inline(never)]
@@ -354,10 +395,10 @@ impl Live<Remap> {
     ) -> Mapped<'r> {
         let tag = Tag::new(start, ticket);
         let direction = relocator::direction(request.operation());
+        let mut guard = guard;
         loop {
             let len = Sectors(request.sectors().into());
-            let index = table.index(&guard);
-            let piece = resolve(index, &table.spares, &table.spares, start, len, direction);
+            let piece = self.first_piece(table, start, len, direction, &guard);
             if piece.len < len && request.truncate(piece.len.0 as u32).is_err() {
                 break;
             }
@@ -377,31 +418,28 @@ impl Live<Remap> {
                     None => break,
                 },
                 Place::Dead { .. } => {
+                    drop(guard);
                     self.traffic.put_aside(ticket);
                     let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
                     self.deferred.lock().push(deferred);
-                    drop(guard);
                     self.queue_work();
                     return mapped;
                 }
                 Place::Missing { .. } => break,
                 Place::Moving => {
+                    // The lock must not be taken with preemption disabled. The request is counted, so no drain that
+                    // began meanwhile ends before it, and what is looked up anew is as good as before.
+                    drop(guard);
                     // The relocator takes the list after it has published the new place, or given the block up. Under
                     // the lock, either that is seen, or the request is on the list before the relocator takes it.
                     let mut list = self.deferred.lock();
+                    guard = Guard::new();
                     if self.mode() == Mode::Failed {
                         break;
                     }
-                    let index = table.index(&guard);
-                    let again = resolve(
-                        index,
-                        &table.spares,
-                        &table.spares,
-                        start,
-                        piece.len,
-                        direction,
-                    );
+                    let again = self.first_piece(table, start, piece.len, direction, &guard);
                     if again.place == Place::Moving {
+                        drop(guard);
                         self.traffic.put_aside(ticket);
                         let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
                         list.push(deferred);
@@ -430,8 +468,10 @@ impl Target for Remap {
             config,
             traffic: Traffic::new()?,
             table: Once::new(),
+            read_only_table: Once::new(),
             mode: AtomicU8::new(Mode::ReadWrite as u8),
             suspending: AtomicBool::new(false),
+            waiting: AtomicU32::new(0),
             counts: Counts::new(),
             heal: AtomicU64::new(0),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
@@ -444,7 +484,7 @@ impl Target for Remap {
     #[inline(always)]
     fn map<'r>(this: &Live<Self>, request: Request<'r>) -> Mapped<'r> {
         let (Some(writes), Some(table), Some(main)) =
-            (request.plain(), this.table(), this.device(MAIN))
+            (request.plain(), this.table.get(), this.device(MAIN))
         else {
             return this.map_unusual(request);
         };
@@ -469,7 +509,7 @@ impl Target for Remap {
     }
 
     fn work(this: &Live<Self>) {
-        let served = relocator::run(this, |session| {
+        let served = relocator::run(this, Patience::Forever, |session| {
             session.serve_deferred();
             let block = this.heal.swap(0, Ordering::Relaxed);
             match block
@@ -489,6 +529,10 @@ impl Target for Remap {
     fn preresume(this: &Live<Self>) -> Result {
         this.suspending.store(false, Ordering::Relaxed);
         metadata::activate(this)
+    }
+
+    fn resume(this: &Live<Self>) {
+        this.relocator.lock().running = true;
     }
 
     fn presuspend(this: &Live<Self>) {
@@ -552,12 +596,14 @@ impl Live<Remap> {
         if tag.0 & Tag::UNCOUNTED == 0 {
             self.traffic.end(Ticket::from_bits(tag.0));
         }
-        if status != Status::OK {
+        if status == Status::AGAIN {
+            self.traffic.fail(Kind::Other);
+        } else if status != Status::OK {
             self.counts.note_error(tag.start());
             let medium = status == Status::MEDIUM || status == Status::IO_ERROR;
             let kind = relocator::kind_of(ended.operation());
             self.traffic.fail(if medium { kind } else { Kind::Other });
-        } else if tag.0 & Tag::DEAD != 0 {
+        } else if tag.0 & Tag::DEAD != 0 && self.mode() == Mode::ReadWrite {
             let block = self
                 .table()
                 .and_then(|table| table.block_size.block_of(tag.start()));

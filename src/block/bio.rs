@@ -64,25 +64,27 @@ impl Bio {
         self.0
     }
 
-    /// The fields.
+    // The fields are accessed one by one: the block layer has others that change at any time, such as the reference
+    // counts, so that no reference to the whole may exist.
+
+    /// The operation and its flags.
     #[inline(always)]
-    fn fields(&self) -> &bindings::bio {
-        // SAFETY: By the type invariant the bio is live and nobody else changes it. Fields that the block
-        // layer changes at any time (the reference counts) are atomics that no method here reads.
-        unsafe { self.0.as_ref() }
+    fn flags(&self) -> bindings::blk_opf_t {
+        // SAFETY: By the type invariant the bio is live.
+        unsafe { (*self.as_ptr()).bi_opf }
     }
 
-    /// The fields, to change them.
+    /// The number of bytes.
     #[inline(always)]
-    fn fields_mut(&mut self) -> &mut bindings::bio {
-        // SAFETY: As in `fields`; `&mut self` makes the access exclusive.
-        unsafe { self.0.as_mut() }
+    fn bytes(&self) -> u32 {
+        // SAFETY: By the type invariant the bio is live.
+        unsafe { (*self.as_ptr()).bi_iter.bi_size }
     }
 
     /// What is asked for.
     #[inline(always)]
     pub(crate) fn operation(&self) -> Operation {
-        let flags = self.fields().bi_opf;
+        let flags = self.flags();
         match flags & OPERATION_MASK {
             bindings::req_op_REQ_OP_READ => Operation::Read,
             bindings::req_op_REQ_OP_WRITE if flags & PREFLUSH != 0 => Operation::Flush,
@@ -99,7 +101,7 @@ impl Bio {
     /// writes.
     #[inline(always)]
     pub(crate) fn plain(&self) -> Option<bool> {
-        let flags = self.fields().bi_opf;
+        let flags = self.flags();
         // The operation is 0 for a read and 1 for a write.
         if flags & (OPERATION_MASK & !bindings::req_op_REQ_OP_WRITE | PREFLUSH) == 0 {
             Some(flags & bindings::req_op_REQ_OP_WRITE != 0)
@@ -111,43 +113,49 @@ impl Bio {
     /// Whether the request must be written as a whole or not at all, and so must not be split.
     #[inline]
     pub(crate) fn is_atomic(&self) -> bool {
-        self.fields().bi_opf & ATOMIC != 0
+        self.flags() & ATOMIC != 0
     }
 
     /// The first sector on the device that the bio is for.
     #[inline(always)]
     pub(crate) fn sector(&self) -> u64 {
-        self.fields().bi_iter.bi_sector
+        // SAFETY: By the type invariant the bio is live.
+        unsafe { (*self.as_ptr()).bi_iter.bi_sector }
     }
 
     /// The number of sectors, 0 for a flush.
     #[inline(always)]
     pub(crate) fn sectors(&self) -> u32 {
-        self.fields().bi_iter.bi_size >> 9
+        self.bytes() >> 9
     }
 
     /// The status that the bio has now.
     #[inline(always)]
     pub(crate) fn status(&self) -> Status {
-        Status::from_raw(self.fields().bi_status)
+        // SAFETY: By the type invariant the bio is live.
+        Status::from_raw(unsafe { (*self.as_ptr()).bi_status })
     }
 
     /// Sets the status that the bio ends with.
     #[inline]
     pub(crate) fn set_status(&mut self, status: Status) {
-        self.fields_mut().bi_status = status.into_raw();
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_status = status.into_raw() };
     }
 
     /// The word that travels with the bio.
     #[inline(always)]
     pub(crate) fn tag(&self) -> usize {
-        self.fields().bi_private.addr()
+        // SAFETY: By the type invariant the bio is live.
+        unsafe { (*self.as_ptr()).bi_private }.addr()
     }
 
     /// Sets the word that travels with the bio.
     #[inline(always)]
     pub(crate) fn set_tag(&mut self, tag: usize) {
-        self.fields_mut().bi_private = core::ptr::without_provenance_mut(tag);
+        let tag = core::ptr::without_provenance_mut(tag);
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_private = tag };
     }
 
     /// Points a clone of device mapper at `sector` of `device`.
@@ -157,11 +165,19 @@ impl Bio {
     /// here too would be undone there.
     #[inline(always)]
     pub(crate) fn set_place(&mut self, device: &BlockDevice, sector: u64) {
-        let fields = self.fields_mut();
         // The bio was remapped and throttled for another device.
-        fields.bi_flags &= !(REMAPPED | THROTTLED);
-        fields.bi_bdev = device.as_ptr();
-        fields.bi_iter.bi_sector = sector;
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_flags &= !(REMAPPED | THROTTLED) };
+        // SAFETY: As above.
+        unsafe { (*self.as_ptr()).bi_bdev = device.as_ptr() };
+        // SAFETY: As above.
+        unsafe { (*self.as_ptr()).bi_iter.bi_sector = sector };
+    }
+
+    /// Gives up that the submitter polls for the end of the request: it ends by interrupt then.
+    pub(crate) fn clear_polled(&mut self) {
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_opf &= !POLLED };
     }
 
     /// Copies the data of a write into `buffer`.
@@ -191,7 +207,7 @@ impl Bio {
     /// Checks that the bio has data pages of its own for this operation, and at most `bytes` bytes of them.
     fn check_data(&self, operation: Operation, bytes: usize) -> Result {
         // Only a plain read or write is known to have a page for every byte of its size.
-        let fits = self.fields().bi_iter.bi_size as usize <= bytes;
+        let fits = self.bytes() as usize <= bytes;
         if self.operation() == operation && fits {
             Ok(())
         } else {
@@ -202,13 +218,16 @@ impl Bio {
     /// The bio behind this one in a list that the owner keeps.
     #[inline]
     pub(crate) fn next(&self) -> Option<NonNull<bindings::bio>> {
-        NonNull::new(self.fields().bi_next)
+        // SAFETY: By the type invariant the bio is live.
+        NonNull::new(unsafe { (*self.as_ptr()).bi_next })
     }
 
     /// Links another bio, or none, behind this one.
     #[inline]
     pub(crate) fn set_next(&mut self, next: Option<NonNull<bindings::bio>>) {
-        self.fields_mut().bi_next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        let next = next.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_next = next };
     }
 }
 
@@ -219,6 +238,8 @@ impl Bio {
 const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
 /// `REQ_PREFLUSH`.
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+/// `REQ_POLLED`.
+const POLLED: u32 = 1 << bindings::req_flag_bits___REQ_POLLED;
 /// `REQ_ATOMIC`.
 const ATOMIC: u32 = 1 << bindings::req_flag_bits___REQ_ATOMIC;
 /// The flag `BIO_REMAPPED`.

@@ -19,6 +19,8 @@ impl Status {
     pub(crate) const MEDIUM: Self = Self(7);
     /// An error without a more precise name (`BLK_STS_IOERR`).
     pub(crate) const IO_ERROR: Self = Self(10);
+    /// The request asked not to wait and would have had to (`BLK_STS_AGAIN`).
+    pub(crate) const AGAIN: Self = Self(12);
 
     /// Takes over a status of the block layer.
     #[inline]

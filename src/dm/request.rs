@@ -138,8 +138,11 @@ impl<'r> Request<'r> {
 
     /// Puts the request aside: whoever has the [`Deferred`] deals with it from now on, maybe before this
     /// call of `map` returns.
+    ///
+    /// A submitter that polls is told to wait instead: polling is for requests that are on their way.
     pub(crate) fn defer(mut self, tag: usize) -> (Deferred, Mapped<'r>) {
         self.bio.set_tag(tag);
+        self.bio.clear_polled();
         let mapped = Mapped {
             result: bindings::DM_MAPIO_SUBMITTED as c_int,
             _brand: PhantomData,

@@ -17,6 +17,8 @@ use core::ffi::CStr;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering;
 use kernel::error::from_result;
 use kernel::error::to_result;
 use kernel::ffi::c_char;
@@ -27,6 +29,8 @@ use kernel::ffi::c_void;
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::Mutex;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::types::Opaque;
 use kernel::ThisModule;
 
@@ -100,6 +104,9 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
 
     /// The instance is about to get requests. Whatever may write to devices starts here. May sleep.
     fn preresume(this: &Live<Self>) -> Result;
+
+    /// Every target of the table is ready, and requests come from now on. May sleep.
+    fn resume(this: &Live<Self>);
 
     /// A suspend begins. Requests still come; what takes long should come to an end.
     fn presuspend(this: &Live<Self>);
@@ -256,6 +263,10 @@ impl<T: Target> Live<T> {
         if taken {
             return Err(EBUSY);
         }
+        let known = |claim: &Claim| claim.owner == owner && claim.bdev == device.as_ptr();
+        if claims.iter().any(known) {
+            return Ok(());
+        }
         let claim = Claim {
             bdev: device.as_ptr(),
             md,
@@ -282,7 +293,7 @@ impl<T: Target> Live<T> {
         let offset = core::mem::offset_of!(Registration<T>, target_type);
         // SAFETY: A target whose constructor is `Callbacks<T>::ctr` has the type that is a field of a `Registration<T>`.
         let registration = unsafe { target_type.byte_sub(offset) }.cast::<Registration<T>>();
-        // SAFETY: A registration outlives the instances, as device mapper holds the module for each of them.
+        // SAFETY: A registration is not dropped while there is an instance.
         unsafe { &*registration }
     }
 
@@ -456,6 +467,9 @@ impl<T: Target> Callbacks<T> {
         ti.num_secure_erase_bios = 1;
         ti.num_write_zeroes_bios = 1;
         ti.set_accounts_remapped_io(true);
+        // SAFETY: The instance was just made and is not dropped before the destructor.
+        let live = unsafe { &*live };
+        live.registration().instances.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
@@ -467,11 +481,17 @@ impl<T: Target> Callbacks<T> {
         let live = unsafe { (*ti).private }.cast::<Live<T>>();
         // SAFETY: By the requirements of this function the instance is there.
         unsafe { &*live }.give_up_claims();
+        // SAFETY: As above.
+        let registration: *const Registration<T> = unsafe { &*live }.registration();
         // SAFETY: The constructor has stored a box there. Device mapper calls nothing for this target after the
         // destructor, and the work item is cancelled when the box is dropped, so this is the only user.
         let live = unsafe { KBox::from_raw(live) };
         // SAFETY: The instance has been pinned since it was made, and is dropped where it is.
         drop(unsafe { Pin::new_unchecked(live) });
+        // SAFETY: The registration waits until no instance is counted.
+        let instances = unsafe { &raw const (*registration).instances };
+        // SAFETY: As above: this is the last use of it.
+        unsafe { &*instances }.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// # Safety
@@ -526,6 +546,14 @@ impl<T: Target> Callbacks<T> {
             T::preresume(unsafe { Self::live(ti) })?;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// `ti` is live.
+    unsafe extern "C" fn resume(ti: *mut bindings::dm_target) {
+        // SAFETY: By the requirements of this function.
+        T::resume(unsafe { Self::live(ti) });
     }
 
     /// # Safety
@@ -679,18 +707,21 @@ pub(crate) struct Registration<T: Target> {
     target_type: Opaque<bindings::target_type>,
     #[pin]
     claims: Mutex<KVec<Claim>>,
+    /// The instances that there are.
+    instances: AtomicUsize,
     _target: PhantomData<T>,
 }
 
 // SAFETY: The object is only used to keep the registration, and any thread may end that.
 unsafe impl<T: Target> Send for Registration<T> {}
-// SAFETY: Shared references give access to nothing.
+// SAFETY: What a shared reference gives access to is a mutex and an atomic integer.
 unsafe impl<T: Target> Sync for Registration<T> {}
 
 impl<T: Target> Registration<T> {
     /// Registers the target of a module.
     pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            instances: AtomicUsize::new(0),
             claims <- new_mutex!(KVec::new(), "dm_target_claims"),
             // INVARIANT: The initialiser succeeds when the target type is registered.
             target_type <- Opaque::try_ffi_init(|slot: *mut bindings::target_type| {
@@ -704,6 +735,7 @@ impl<T: Target> Registration<T> {
                     map: Some(Callbacks::<T>::map),
                     end_io: Some(Callbacks::<T>::end_io),
                     preresume: Some(Callbacks::<T>::preresume),
+                    resume: Some(Callbacks::<T>::resume),
                     presuspend: Some(Callbacks::<T>::presuspend),
                     presuspend_undo: Some(Callbacks::<T>::presuspend_undo),
                     postsuspend: Some(Callbacks::<T>::postsuspend),
@@ -726,8 +758,12 @@ impl<T: Target> Registration<T> {
 #[pinned_drop]
 impl<T: Target> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant the target type is registered. Device mapper holds a reference to the
-        // module for each instance, so there is none.
+        // SAFETY: By the type invariant the target type is registered. New instances are not made from here on.
         unsafe { bindings::dm_unregister_target(self.target_type.get()) };
+        // Device mapper holds the module for each instance, so at its end there is none. Whoever drops a registration
+        // earlier waits for them, as they use it.
+        while self.instances.load(Ordering::Acquire) > 0 {
+            fsleep(Delta::from_millis(10));
+        }
     }
 }

@@ -29,7 +29,6 @@ use crate::remap::geometry::PageCount;
 use crate::remap::geometry::PageNumber;
 use crate::remap::geometry::FIRST_MARK;
 use crate::remap::geometry::PAGE_BYTES;
-use crate::remap::geometry::SLOTS_PER_PAGE;
 use crate::remap::identity::MainId;
 use crate::remap::identity::Uuid;
 use crate::remap::options::Options;
@@ -39,7 +38,6 @@ use crate::remap::page::Name;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
-use crate::remap::records::Record;
 use crate::remap::records::Records;
 use crate::remap::slot_page;
 use crate::remap::slot_page::Extent;
@@ -64,6 +62,9 @@ use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
 use kernel::prelude::*;
+
+/// The most blocks that may be in two slots, of which one is outdated: a crash leaves no more than those of one section.
+const MOST_OUTDATED: usize = 1024;
 
 /// How many pages are read at once.
 const BATCH_PAGES: usize = 32;
@@ -107,7 +108,6 @@ pub(crate) fn activate(this: &Live<Remap>) -> Result {
         };
         relocator.metadata = Some(metadata);
     }
-    relocator.running = true;
     Ok(())
 }
 
@@ -143,7 +143,7 @@ struct Activation<'a> {
     /// What is read at the back of a spare.
     back: Buffer,
     /// Copies of slot pages that must be written again from the other end.
-    repairs: KVec<(SpareIndex, PageNumber, End)>,
+    repairs: KVVec<(SpareIndex, PageNumber, End)>,
     /// Slots that hold an outdated entry.
     outdated: KVec<Slot>,
     /// Sectors of relocated blocks that could not be saved.
@@ -156,7 +156,7 @@ impl<'a> Activation<'a> {
             this,
             front: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
             back: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
-            repairs: KVec::new(),
+            repairs: KVVec::new(),
             outdated: KVec::new(),
             unreadable: 0,
         })
@@ -221,7 +221,7 @@ impl<'a> Activation<'a> {
             main_sectors: Sectors(this.main_device().ok_or(ENXIO)?.sectors()),
             main_id: this.config.features.main_id.unwrap_or(MainId::NONE),
             block_size: new.block_size,
-            created: now(),
+            created: new.created.unwrap_or_else(now),
             // What the table line says holds for the table line; `set` is what changes this.
             options: Options::DEFAULT,
             spares: new.spares,
@@ -262,6 +262,7 @@ impl<'a> Activation<'a> {
                     let place = superblock.layout.superblock(choice.newest);
                     read_page(self.device(spare)?, place.0, &mut self.front)?;
                     *page = *self.front.first_chunk().ok_or(EINVAL)?;
+                    superblock::Superblock::decode(&page, crc32c).map_err(|_| EIO)?;
                     metadata.insert(spare, **superblock, page)?;
                 }
             }
@@ -278,6 +279,7 @@ impl<'a> Activation<'a> {
                 assembly::Member::Ready { .. } => self.load(&mut metadata, &table, spare)?,
             }
         }
+        self.make_index(&table)?;
         if this.config.read_only || missing {
             this.set_mode_silently(Mode::ReadOnly);
         } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
@@ -295,28 +297,67 @@ impl<'a> Activation<'a> {
             );
             this.set_mode_silently(Mode::ReadOnly);
         }
+        // What could not be freed on the spares is no entry of the table all the same.
+        for slot in core::mem::take(&mut self.outdated) {
+            table.release(slot)?;
+        }
         this.set_options(this.config.features.options(set.options));
         self.publish(table, &metadata);
         Ok(metadata)
+    }
+
+    /// Makes the index of all blocks that were found. Of two entries for a block the one with the later time counts; the
+    /// other one is noted as outdated.
+    ///
+    /// This comes after the records, whose memory grows with pages that are really there: what a superblock says of their
+    /// number proves nothing.
+    #[inline(never)]
+    fn make_index(&mut self, table: &Table) -> Result {
+        let this = self.this;
+        table.index_all(|known, found| {
+            let record = |slot| table.spares.record(slot).ok_or(EINVAL);
+            let (before, after) = (record(known)?, record(found)?);
+            if before.time == after.time {
+                return Err(refuse(
+                    this,
+                    format_args!(
+                        "block {} is in two slots since the same time: nothing was changed; give a good copy of the spares",
+                        after.block.0
+                    ),
+                ));
+            }
+            let (counts, outdated) = if before.time < after.time {
+                (found, known)
+            } else {
+                (known, found)
+            };
+            if self.outdated.len() >= MOST_OUTDATED {
+                return Err(refuse(
+                    this,
+                    "more blocks are in two slots than a crash can leave behind: nothing was changed; give a good copy of \
+                     the spares",
+                ));
+            }
+            let dead = table.all_live(after.block).without(record(outdated)?.live);
+            self.unreadable = self.unreadable.saturating_sub(dead.count().0);
+            self.outdated.push(outdated, GFP_KERNEL)?;
+            Ok(counts)
+        })
     }
 
     /// Makes an empty table for a set.
     fn make_table(&self, metadata: &Metadata) -> Result<KBox<Table>> {
         let set = &metadata.set;
         let mut spares = KVec::with_capacity(set.spares.get(), GFP_KERNEL)?;
-        let mut capacity = SlotCount::ZERO;
         for (spare, slots) in set.spares.spares().zip(set.slots_of) {
             let member = metadata.members.get(spare.get()).and_then(Option::as_deref);
             let data_start = member.map(|member| member.superblock.layout.data_start());
-            let ready = member.map_or(PageCount::ZERO, |member| member.superblock.slot_mark);
-            let ready = SlotCount(ready.0.saturating_mul(SLOTS_PER_PAGE));
-            capacity = capacity.saturating_add(ready.min(slots));
             spares.push(Spare::new(spare, slots, data_start)?, GFP_KERNEL)?;
         }
         // Sectors behind the last whole logical block belong to no request.
         let logical_mask = (self.this.config.logical_sectors as u64).wrapping_sub(1);
         let main = Sectors(set.main_sectors.0 & !logical_mask);
-        let table = Table::new(main, set.block_size, spares, capacity)?;
+        let table = Table::new(main, set.block_size, spares)?;
         Ok(KBox::new(table, GFP_KERNEL)?)
     }
 
@@ -438,23 +479,9 @@ impl<'a> Activation<'a> {
                 SlotEntry::Free => {}
                 SlotEntry::Retired => table.retire(slot)?,
                 SlotEntry::InUse(record) => {
-                    let outdated = load_record(table, slot, &record).map_err(|error| {
-                        if error == EEXIST {
-                            return refuse(
-                                &"says of a block what another one says of the same time",
-                            );
-                        }
-                        error
-                    })?;
-                    let dead = |record: &Record| {
-                        extent.all_live(record.block).without(record.live).count().0
-                    };
-                    self.unreadable = self.unreadable.saturating_add(dead(&record));
-                    if let Some(outdated) = outdated {
-                        let record = table.spares.record(outdated).ok_or(EINVAL)?;
-                        self.unreadable = self.unreadable.saturating_sub(dead(&record));
-                        self.outdated.push(outdated, GFP_KERNEL)?;
-                    }
+                    table.occupy(slot, &record)?;
+                    let dead = extent.all_live(record.block).without(record.live);
+                    self.unreadable = self.unreadable.saturating_add(dead.count().0);
                 }
             }
         }
@@ -504,12 +531,13 @@ impl<'a> Activation<'a> {
         existing: &Existing<'_>,
     ) -> Result {
         let this = self.this;
-        for (spare, member) in metadata
-            .set
-            .spares
-            .spares()
-            .zip(existing.members.iter().flatten())
-        {
+        let members = || metadata_spares(existing);
+        // What was read may be in the cache of the drive only, and is to be what a bad copy is made from.
+        for spare in metadata.set.spares.spares() {
+            self.device(spare)?.flush()?;
+        }
+        let uuid = metadata.set.uuid;
+        for (spare, member) in members() {
             if let assembly::Member::Ready {
                 superblock, choice, ..
             } = member
@@ -517,7 +545,9 @@ impl<'a> Activation<'a> {
                 if choice.repair {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
-                    self.copy_page(spare, from, to)?;
+                    let subject = Subject::Superblock;
+                    let name = Name { uuid, spare, subject };
+                    self.copy_page(&name, from, to)?;
                 }
             }
         }
@@ -525,21 +555,17 @@ impl<'a> Activation<'a> {
             let layout = metadata.member(spare)?.superblock.layout;
             let from = layout.slot_page(page, end.other()).ok_or(EINVAL)?;
             let to = layout.slot_page(page, end).ok_or(EINVAL)?;
-            self.copy_page(spare, from, to)?;
+            let subject = Subject::Slots(page);
+            let name = Name { uuid, spare, subject };
+            self.copy_page(&name, from, to)?;
         }
-        for (spare, member) in metadata
-            .set
-            .spares
-            .spares()
-            .zip(existing.members.iter().flatten())
-        {
+        for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {
                 metadata.write_superblock(this, spare, |_| {})?;
                 self.write_witness_pages(metadata, table, spare)?;
             }
         }
         let added = existing.added;
-        let members = || metadata_spares(existing);
         for (spare, member) in members() {
             if let assembly::Member::Ready { behind: true, .. } = member {
                 let witnessed = added.and_then(|added| existing.set.spares.witness_of(added));
@@ -671,10 +697,13 @@ impl<'a> Activation<'a> {
         Ok(())
     }
 
-    /// Copies a page of a spare to another place on it, and makes it stable.
-    fn copy_page(&mut self, spare: SpareIndex, from: SpareSector, to: SpareSector) -> Result {
-        let device = self.device(spare)?;
+    /// Copies a good page of a spare to another place on it, and makes it stable.
+    fn copy_page(&mut self, name: &Name, from: SpareSector, to: SpareSector) -> Result {
+        let device = self.device(name.spare)?;
         read_page(device, from.0, &mut self.front)?;
+        // It was good when it was read before; a drive that fails may give something else now.
+        let page = nth_page(&self.front, 0).ok_or(EINVAL)?;
+        check(page, name, crc32c).map_err(|_| EIO)?;
         device.write_through(to.0, &mut self.front.sectors(0, PAGE)?)
     }
 }
@@ -688,30 +717,6 @@ fn metadata_spares<'e, 'f>(
         .spares
         .spares()
         .zip(existing.members.iter().flatten())
-}
-
-/// Puts a block that was found in `slot` into the table. Of two entries for a block the one with the later time counts:
-/// returns the slot of the other one.
-///
-/// # Errors
-///
-/// `EEXIST` for two entries of the same time; the table's.
-fn load_record(table: &Table, slot: Slot, record: &Record) -> Result<Option<Slot>> {
-    let known = table.with_index(|index| index.find(&table.spares, record.block));
-    let Some(known) = known else {
-        table.insert(slot, record, false)?;
-        return Ok(None);
-    };
-    let time = table.spares.record(known.slot).ok_or(EINVAL)?.time;
-    if time == record.time {
-        return Err(EEXIST);
-    }
-    table.occupy(slot, record)?;
-    if record.time < time {
-        return Ok(Some(slot));
-    }
-    table.with_index(|index| index.replace(&table.spares, slot, false));
-    Ok(Some(known.slot))
 }
 
 /// Page `at` of a buffer.

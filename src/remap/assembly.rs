@@ -25,6 +25,7 @@ use super::units::BlockSize;
 use super::units::Sectors;
 use super::units::SlotCount;
 use super::units::SpareIndex;
+use super::units::UnixTime;
 use super::units::MAX_SPARES;
 
 /// A place for a spare in the table line.
@@ -98,6 +99,8 @@ pub struct New {
     /// The name that the set must get, if that is settled: from the table line, or from an
     /// earlier attempt that was interrupted.
     pub uuid: Option<Uuid>,
+    /// When the set was begun to be made, if it was.
+    pub created: Option<UnixTime>,
     /// The unit of relocation.
     pub block_size: BlockSize,
     /// The number of spares.
@@ -482,6 +485,7 @@ fn assemble_new(places: &[Place<'_>], wanted: &Wanted) -> Result<New, Refusal> {
     let sizes = sizes.get(..spares.get()).unwrap_or_default();
     Ok(New {
         uuid: interrupted.map(|set| set.uuid).or(wanted.uuid),
+        created: interrupted.map(|set| set.created),
         block_size,
         spares,
         layouts: plan_set(sizes, block_size).map_err(Refusal::TooSmall)?,

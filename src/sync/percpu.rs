@@ -80,7 +80,7 @@ const CACHE_LINE: usize = 64;
 /// # Safety
 ///
 /// `base` is a per-CPU pointer to live `u64`, more than `FIRST` plus `index`, that are changed in no other way.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", CONFIG_SMP))]
 #[inline(always)]
 unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
     // SAFETY: On x86-64 a per-CPU pointer is an offset from the segment base GS, so this increments
@@ -102,7 +102,7 @@ unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
 /// # Safety
 ///
 /// `base` is a per-CPU pointer to live `u64`, more than `FIRST` plus `index`, that are changed in no other way.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", CONFIG_SMP)))]
 #[inline(always)]
 unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
     // SAFETY: By the requirements of this function.

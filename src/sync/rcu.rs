@@ -181,6 +181,7 @@ impl<T> Drop for Once<T> {
 /// `preempt_disable()`.
 #[cfg(all(
     target_arch = "x86_64",
+    CONFIG_SMP,
     not(CONFIG_DEBUG_PREEMPT),
     not(CONFIG_TRACE_PREEMPT_TOGGLE)
 ))]
@@ -205,6 +206,7 @@ fn preempt_disable() {
 /// The caller has disabled preemption and not enabled it since.
 #[cfg(all(
     target_arch = "x86_64",
+    CONFIG_SMP,
     not(CONFIG_DEBUG_PREEMPT),
     not(CONFIG_TRACE_PREEMPT_TOGGLE)
 ))]
@@ -231,6 +233,7 @@ unsafe fn preempt_enable() {
 /// Lets a more urgent task run: an empty region whose end is a chance for it.
 #[cfg(all(
     target_arch = "x86_64",
+    CONFIG_SMP,
     not(CONFIG_DEBUG_PREEMPT),
     not(CONFIG_TRACE_PREEMPT_TOGGLE)
 ))]
@@ -245,6 +248,7 @@ fn reschedule_now() {
 /// `preempt_disable()`.
 #[cfg(not(all(
     target_arch = "x86_64",
+    CONFIG_SMP,
     not(CONFIG_DEBUG_PREEMPT),
     not(CONFIG_TRACE_PREEMPT_TOGGLE)
 )))]
@@ -261,6 +265,7 @@ fn preempt_disable() {
 /// The caller has disabled preemption and not enabled it since.
 #[cfg(not(all(
     target_arch = "x86_64",
+    CONFIG_SMP,
     not(CONFIG_DEBUG_PREEMPT),
     not(CONFIG_TRACE_PREEMPT_TOGGLE)
 )))]
