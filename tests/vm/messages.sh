@@ -188,6 +188,11 @@ settings() {
 	set_and_kept scan_interval 77
 	set_and_kept scan_rate 4294967295
 	set_and_kept read_retries 0
+	dmsetup remove remap
+	remap_create remap /dev/mapper/odd /dev/spare 'scan_rate 9'
+	matches "an option that the line gives holds over the one that was set" ' scan_rate 9( |$)' "$(dmsetup table remap)"
+	activate_again
+	matches "but only for that line" ' scan_rate 4294967295( |$)' "$(dmsetup table remap)"
 
 	equal "the device relocates by itself unless it is told otherwise" rw "$(remap_status remap mode)"
 	said "set auto says nothing" '' set auto 0
