@@ -27,6 +27,9 @@ scenario() {
 	dmsetup remove remap
 	blkdiscard -z /dev/spare
 	long_lists
+	dmsetup remove remap
+	blkdiscard -z /dev/spare
+	behind_another_target
 }
 
 # said PROMISE EXPECTED VERB [ARGUMENT...]: the reply to a message.
@@ -266,6 +269,28 @@ long_lists() {
 	remap remap remove 0 16384
 	said "remove brings them all back" '' list
 	equal "status counts them" 'used=0 relocated=12000 removed=12000' "$(remap_values remap used relocated removed)"
+}
+
+# Sectors are counted from the start of the mapped device, wherever the target begins.
+behind_another_target() {
+	local place
+	null_disk first 1
+	dmsetup create remap --table "0 1000 linear /dev/first 0
+1000 8000 remap /dev/main 1 /dev/spare 2 block_size 8"
+	sectors write "$dev" 0 9000 data
+	dmsetup message remap 1000 add 1003
+	matches "behind another target, add and list count from the start of the device" \
+		'^1000 8 0 [0-9]+ ff message [0-9]+$' "$(dmsetup message remap 1000 list)"
+	place=$(dmsetup message remap 1000 lookup 1000)
+	matches "so does lookup" '^spare 0 [0-9]+ ff$' "$place"
+	place=${place#spare 0 }
+	check "the block is there" sectors holds /dev/spare "${place% *}" 8 data 1000
+	check "and where it was on the device" sectors holds "$dev" 0 9000 data
+	refused "a sector of the other target is refused" dmsetup message remap 1000 lookup 999
+	refused "a sector behind the device is refused" dmsetup message remap 1000 lookup 9000
+	null_bad main 100-100
+	check "a bad sector of main is one of the device" sectors lost "$dev" 1100 1
+	matches "so does status" ' last_error=1100 ' "$(dmsetup status remap)"
 }
 
 scenario
