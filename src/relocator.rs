@@ -267,9 +267,7 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// The sectors of main that make up `block`.
     fn sectors_of(&self, block: Block) -> Sectors {
-        // What lies behind the end of the table line is none of this device's business.
-        let size = Sectors(self.table.main.0.min(self.this.sectors()));
-        self.table.block_size.sectors_of(block, size)
+        self.table.block_size.sectors_of(block, self.table.main)
     }
 
     /// The mask of all sectors of `block`.

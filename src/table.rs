@@ -166,7 +166,7 @@ pub(crate) struct Table {
     index: Published<Index>,
     /// The spares and their records.
     pub(crate) spares: Spares,
-    /// The size of main.
+    /// The size of main, as far as the table line goes.
     pub(crate) main: Sectors,
     /// The unit of relocation.
     pub(crate) block_size: BlockSize,
@@ -265,7 +265,8 @@ impl Table {
         for spare in self.spares.allocators() {
             for entry in spare.entries(&self.spares) {
                 match index.insert(&self.spares, entry.slot, false) {
-                    Ok(()) => {}
+                    // A longer table line relocated what lies behind the end of this one.
+                    Ok(()) | Err(InsertError::BeyondMain) => {}
                     Err(InsertError::Present) => {
                         let known = index.find(&self.spares, entry.block).ok_or(EINVAL)?;
                         if choose(known.slot, entry.slot)? == entry.slot {

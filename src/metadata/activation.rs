@@ -354,9 +354,9 @@ impl<'a> Activation<'a> {
             let data_start = member.map(|member| member.superblock.layout.data_start());
             spares.push(Spare::new(spare, slots, data_start)?, GFP_KERNEL)?;
         }
-        // Sectors behind the last whole logical block belong to no request.
-        let logical_mask = (self.this.config.logical_sectors as u64).wrapping_sub(1);
-        let main = Sectors(set.main_sectors.0 & !logical_mask);
+        // What lies behind the end of the table line is none of this device's business. Device mapper has seen to it that a
+        // table line is as long as whole logical blocks.
+        let main = set.main_sectors.min(Sectors(self.this.sectors()));
         let table = Table::new(main, set.block_size, spares)?;
         Ok(KBox::new(table, GFP_KERNEL)?)
     }
@@ -480,7 +480,7 @@ impl<'a> Activation<'a> {
                 SlotEntry::Retired => table.retire(slot)?,
                 SlotEntry::InUse(record) => {
                     table.occupy(slot, &record)?;
-                    let dead = extent.all_live(record.block).without(record.live);
+                    let dead = table.all_live(record.block).without(record.live);
                     self.unreadable = self.unreadable.saturating_add(dead.count().0);
                 }
             }
