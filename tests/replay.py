@@ -109,6 +109,13 @@ class Work:
 
     def end(self):
         """Has something there of all that is looked at."""
+        # What was written to the spare must be stable on main before its place is freed.
+        self.move('add', (0, self.block))
+        self.join()
+        self.write(0, self.block)
+        self.flush()
+        self.move('remove', (0, self.block))
+        self.join()
         self.move('add', (0, self.block))
         self.join()
         self.move('remove', (self.sectors - self.block, self.block))
