@@ -431,7 +431,7 @@ impl<'a> Activation<'a> {
         let back = nth_page(&self.back, at).filter(|_| back_read);
         let choice = choose(front, back, &name, crc32c).map_err(|bad| {
             refuse(self.this, format_args!(
-                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place",
+                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare",
                 page.get()
             ))
         })?;
@@ -463,7 +463,7 @@ impl<'a> Activation<'a> {
         let this = self.this;
         let refuse = |why: &dyn core::fmt::Display| {
             refuse(this, format_args!(
-                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare, or \"-\" in its place",
+                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare",
                 page.get()
             ))
         };
