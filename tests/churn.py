@@ -1,0 +1,407 @@
+#!/usr/bin/python3
+"""Sectors that are written, read and moved all at once.
+
+churn.py run NAME MAIN SPARE... [OPTION...]
+churn.py check NAME MAIN SPARE... [OPTION...]
+churn.py keep NAME MAIN SPARE... --state FILE --kept FILE --mark TEXT [OPTION...] --logs NAME...
+
+run lets processes write and read sectors of /dev/mapper/NAME while others relocate the
+blocks that hold them and bring them back.  Each sector has one writer, which numbers what it
+writes there; each read must find a number between the last one that was acknowledged before
+it and the last one that was sent when it ended.  At the end of each round every sector must
+hold the last number, through the device and on the disks, and the list of relocated blocks
+must be what the messages have made.  It says when it begins, and fails, too, when nothing was written, read or moved.
+
+check looks at sectors that an earlier run has written, as its state file has it: each
+must hold a number between the last one that was acknowledged, or, with --flush, flushed, and
+the last one that was sent, and blocks must be relocated as the last message left them.
+
+keep marks the dm-log-writes devices NAME with TEXT, while a run is going on, and puts into
+another state file what check must find when the power is cut at these marks.
+
+Without writers and readers the sectors may hold anything.
+
+	--first SECTOR --count SECTORS		where (0, 2048)
+	--block SECTORS		the size of a block (8)
+	--seconds S		how long a round lasts; 0: until SIGTERM (5)
+	--rounds N		how many rounds (1)
+	--writers N --readers N --movers N	how many processes (8, 2, 1)
+	--span SECTORS		how many sectors in a row have the same writer, and how
+				long a write may be (1)
+	--largest BLOCKS	how many blocks a message may be about (16)
+	--pause MILLISECONDS	how long to wait at most between two messages (0)
+	--flush			writers flush now and then
+	--durable		every write is durable when it is acknowledged: a
+				filesystem uses FUA for that, a device flushes, too
+	--file FILE		write and read FILE, which lies on the device, instead of
+				the device: the sectors are those of FILE then
+	--state FILE		keep there what must be found later
+	--older-state		what is found may be newer than that
+	--suspends		messages may find the device suspended
+"""
+
+import argparse
+import errno
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+
+import direct
+import dm
+import places
+
+SECTOR = direct.SECTOR
+READ_SECTORS = 64
+STAMP = struct.Struct('<8s3Q')
+MAGIC = b'numbered'
+ON_MAIN, ON_SPARE, UNKNOWN = range(3)
+NEVER_SENT = (1 << 64) - 1
+WRITES, READS, ADDS, REMOVES, COUNTS = range(5)
+
+
+class Wrong(Exception):
+    """The device broke a promise."""
+
+
+def stamp(sector, number):
+    """What a sector holds: zeroes before it was first written."""
+    if number == 0:
+        return bytes(SECTOR)
+    return STAMP.pack(MAGIC, sector, number, sector ^ number) * (SECTOR // STAMP.size)
+
+
+def number_in(data, sector):
+    """The number in a sector."""
+    magic, _, number, _ = STAMP.unpack_from(data)
+    if magic != MAGIC:
+        number = 0
+    if data != stamp(sector, number):
+        raise Wrong(f'sector {sector} holds what nobody wrote there: {bytes(data[:40])!r}')
+    return number
+
+
+def device_of(options):
+    return f'/dev/mapper/{options.name}'
+
+
+class State:
+    """What all processes know: for each sector the last number that was sent, acknowledged and
+    flushed; for each block where it is; and for each process what it did."""
+
+    def __init__(self, options, path):
+        blocks = options.count // options.block
+        processes = options.writers + options.readers + options.movers
+        words = 3 * options.count + blocks + processes * COUNTS
+        if path:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(file, words * 8)
+            memory = mmap.mmap(file, words * 8)
+        else:
+            memory = mmap.mmap(-1, words * 8)
+        view = memoryview(memory).cast('Q')
+        parts = []
+        for size in 3 * [options.count] + [blocks, processes * COUNTS]:
+            parts.append(view[:size])
+            view = view[size:]
+        self.sent, self.acknowledged, self.flushed, self.places, self.counts = parts
+
+    def did(self, what):
+        """How often something was done by all processes."""
+        return sum(self.counts[what::COUNTS])
+
+
+class Process:
+    """What a child does until it is told to stop."""
+
+    def __init__(self, options, state, number, seed):
+        self.options = options
+        self.state = state
+        self.number = number
+        self.random = random.Random(f'{seed} {number}')
+        self.stopped = False
+
+    def count(self, what):
+        self.state.counts[self.number * COUNTS + what] += 1
+
+    def run(self):
+        """Runs until SIGTERM; returns the exit status."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        try:
+            self.prepare()
+            while not self.stopped:
+                self.step()
+        except Wrong as wrong:
+            print(f'{type(self).__name__} {self.number}: {wrong}', flush=True)
+            return 1
+        except OSError as error:
+            print(f'{type(self).__name__} {self.number}: {error}', flush=True)
+            return 1
+        return 0
+
+    def stop(self, _signal, _frame):
+        self.stopped = True
+
+
+class Writer(Process):
+    """Writes the sectors that are its own, numbered."""
+
+    def prepare(self):
+        options = self.options
+        self.device = direct.Device(options.file, options.span,
+                                    os.O_DSYNC if options.durable else 0)
+        self.written = set()
+        spans = options.count // options.span
+        self.spans = range(self.number, spans, options.writers)
+
+    def step(self):
+        options, state = self.options, self.state
+        start = self.random.choice(self.spans) * options.span
+        first = start + self.random.randrange(options.span)
+        last = self.random.randrange(first, start + options.span)
+        written = range(first, last + 1)
+        data = []
+        for at in written:
+            state.sent[at] += 1
+            data.append(stamp(options.first + at, state.sent[at]))
+        self.device.write(options.first + first, b''.join(data))
+        for at in written:
+            state.acknowledged[at] = state.sent[at]
+        self.count(WRITES)
+        self.written.update(written)
+        if options.flush and self.random.random() < 0.01:
+            self.flush()
+
+    def flush(self):
+        self.device.flush()
+        for at in self.written:
+            self.state.flushed[at] = self.state.acknowledged[at]
+        self.written.clear()
+
+
+class Reader(Process):
+    """Reads any sectors, and compares their numbers."""
+
+    def prepare(self):
+        self.device = direct.Device(self.options.file, READ_SECTORS)
+
+    def step(self):
+        options, state = self.options, self.state
+        first = self.random.randrange(options.count)
+        length = min(options.count - first, 1 << self.random.randrange(7))
+        least = state.acknowledged[first:first + length].tolist()
+        data = self.device.read(options.first + first, length)
+        most = state.sent[first:first + length].tolist()
+        compare(options.first + first, data, least, most, 'a read')
+        self.count(READS)
+
+
+class Mover(Process):
+    """Relocates blocks and brings them back: those of its own part."""
+
+    def prepare(self):
+        options = self.options
+        # A message waits often, and would wait each time for those that write and read.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        self.mapped = dm.Mapped(options.name)
+        part = options.count // options.block // options.movers
+        first = (self.number - options.writers - options.readers) * part
+        self.blocks = range(first, first + part)
+
+    def step(self):
+        options, state = self.options, self.state
+        # Short ones are as frequent as long ones.
+        length = self.random.randint(1, self.random.randint(1, options.largest))
+        first = self.random.choice(self.blocks)
+        last = min(first + length, self.blocks.stop)
+        place, verb = self.random.choice([(ON_SPARE, 'add'), (ON_MAIN, 'remove')])
+        for block in range(first, last):
+            if state.places[block] != place:
+                state.places[block] = UNKNOWN
+        at = options.first + first * options.block
+        if not self.send(f'{verb} {at} {(last - first) * options.block}'):
+            return
+        for block in range(first, last):
+            state.places[block] = place
+        self.count(ADDS if place == ON_SPARE else REMOVES)
+        time.sleep(self.random.uniform(0, options.pause / 1000))
+
+    def send(self, message):
+        """Sends a message, again and again while the device is suspended.  Tells whether it was
+        carried out, and not cut short by the end of the round."""
+        while not self.stopped:
+            try:
+                self.mapped.message(message)
+                return True
+            except OSError as error:
+                if error.errno == errno.EBUSY and self.options.suspends:
+                    time.sleep(0.001)
+                elif error.errno != errno.EINTR:
+                    raise OSError(error.errno, f'{message}: {error.strerror}') from error
+        return False
+
+
+def compare(first, data, least, most, what):
+    """Fails when a sector's number is not between two others."""
+    for at, (low, high) in enumerate(zip(least, most)):
+        number = number_in(data[at * SECTOR:(at + 1) * SECTOR], first + at)
+        if not low <= number <= high:
+            raise Wrong(f'{what} of sector {first + at} found number {number}, '
+                        f'not one from {low} to {high}')
+
+
+def check_sectors(options, state, read, least, most, what):
+    """Compares all sectors, as read gives them."""
+    for start in range(0, options.count, READ_SECTORS):
+        length = min(READ_SECTORS, options.count - start)
+        compare(options.first + start, read(options.first + start, length),
+                least[start:start + length], most[start:start + length], what)
+
+
+def check_moves(options, state, relocated):
+    """Compares the relocated blocks with what the messages have made."""
+    for block, place in enumerate(state.places):
+        sector = options.first + block * options.block
+        if place != UNKNOWN and (place == ON_SPARE) != (sector in relocated):
+            raise Wrong(f'the block at {sector} is {"not " * (sector not in relocated)}relocated, '
+                        f'but the last message was to {"add" if place else "remove"} it')
+
+
+def check_all(options, state, least, most):
+    """Compares everything, as the mapped device shows it and as it lies on the disks."""
+    disks = places.Places(options.name, options.main, options.spares)
+    wrong = disks.complaint()
+    if wrong:
+        raise Wrong(wrong)
+    check_moves(options, state, disks.relocated)
+    if options.writers + options.readers == 0:
+        return
+    device = direct.Device(options.file)
+    check_sectors(options, state, device.read, least, most, 'the last read')
+    if options.file == device_of(options):
+        check_sectors(options, state, disks.read, least, most, 'a look at the disks')
+
+
+def start(processes):
+    """Starts processes; returns their ids."""
+    children = []
+    for process in processes:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = process.run()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        children.append(child)
+    return children
+
+
+def stop(children):
+    """Stops processes, and tells how many have failed."""
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
+def wait(seconds):
+    """Waits for some time, or, when that is 0, for SIGTERM."""
+    signal.sigtimedwait([signal.SIGTERM], seconds or 1e6)
+
+
+def begin(options, state):
+    """Takes what there is as what must be there."""
+    disks = places.Places(options.name, options.main, options.spares)
+    device = direct.Device(options.file)
+    for at in range(options.count if options.writers + options.readers else 0):
+        number = number_in(device.read(options.first + at, 1), options.first + at)
+        state.acknowledged[at] = state.flushed[at] = number
+        state.sent[at] = max(state.sent[at], number)
+    for block in range(len(state.places)):
+        sector = options.first + block * options.block
+        state.places[block] = ON_SPARE if sector in disks.relocated else ON_MAIN
+    for at in range(len(state.counts)):
+        state.counts[at] = 0
+
+
+def run(options, state):
+    kinds = [Writer] * options.writers + [Reader] * options.readers + [Mover] * options.movers
+    begin(options, state)
+    print('begins', flush=True)
+    for turn in range(options.rounds):
+        children = start([kind(options, state, number, f'{options.seed} {turn}')
+                          for number, kind in enumerate(kinds)])
+        wait(options.seconds)
+        failed = stop(children)
+        if failed:
+            raise Wrong(f'{failed} processes have failed')
+        check_all(options, state, state.acknowledged, state.sent)
+    did = [state.did(what) for what in range(COUNTS)]
+    print('{} writes, {} reads, {} times add, {} times remove'.format(*did))
+    wanted = [options.writers, options.readers, options.movers, options.movers]
+    if any(want and not done for want, done in zip(wanted, did)):
+        raise Wrong('not everything was done that was to be checked')
+
+
+def check(options, state):
+    least = state.flushed if options.flush else state.acknowledged
+    if options.older_state:
+        for at in range(options.count):
+            state.sent[at] = NEVER_SENT
+        for block in range(len(state.places)):
+            state.places[block] = UNKNOWN
+    check_all(options, state, least, state.sent)
+    device = direct.Device(options.file)
+    lost = sum(number_in(device.read(options.first + at, 1), options.first + at) < number
+               for at, number in enumerate(state.acknowledged))
+    print(f'{lost} sectors have lost what was written without a flush')
+
+
+def keep(options, state):
+    kept = State(options, options.kept)
+    kept.flushed[:] = state.flushed
+    kept.acknowledged[:] = state.acknowledged
+    kept.places[:] = state.places
+    moves = state.did(ADDS) + state.did(REMOVES)
+    for log in options.logs:
+        dm.Mapped(log).message(f'mark {options.mark}')
+    kept.sent[:] = state.sent
+    moved = moves != state.did(ADDS) + state.did(REMOVES)
+    for block, place in enumerate(state.places):
+        if moved or place != kept.places[block]:
+            kept.places[block] = UNKNOWN
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument('verb', choices=['run', 'check', 'keep'])
+    for name in 'name', 'main':
+        parser.add_argument(name)
+    parser.add_argument('spares', nargs='+')
+    for name, value in {'first': 0, 'count': 2048, 'block': 8, 'seconds': 5, 'rounds': 1,
+                        'writers': 8, 'readers': 2, 'movers': 1, 'span': 1, 'largest': 16, 'pause': 0,
+                        'seed': None}.items():
+        parser.add_argument(f'--{name}', type=int, default=value)
+    for name in 'state', 'kept', 'mark', 'file':
+        parser.add_argument(f'--{name}')
+    parser.add_argument('--logs', nargs='+')
+    for name in 'flush', 'durable', 'older-state', 'suspends':
+        parser.add_argument(f'--{name}', action='store_true')
+    options = parser.parse_args()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    options.file = options.file or device_of(options)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1 << 32)
+    try:
+        {'run': run, 'check': check, 'keep': keep}[options.verb](options, State(options, options.state))
+    except Wrong as wrong:
+        sys.exit(f'{wrong} (--seed {options.seed})')
+
+
+if __name__ == '__main__':
+    main()
