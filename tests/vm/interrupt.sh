@@ -1,0 +1,117 @@
+#!/bin/bash
+#
+# Messages that take long, and many messages at once.  An interrupted one ends soon;
+# what it has done stays done, and is durable.
+
+# shellcheck source=lib-churn.sh
+. /tests/lib-churn.sh
+
+blocks=100000
+dev=/dev/mapper/remap
+
+message() {
+	dmsetup message remap 0 "$@"
+}
+
+# list: the relocated blocks without their times.
+list() {
+	message list | cut -d ' ' -f 1-6
+}
+
+activate() {
+	remap_create remap /dev/main /dev/spare 'block_size 1'
+}
+
+# is_at_work: a message has relocated some blocks.
+is_at_work() {
+	[[ $(remap_status remap used) -gt 0 ]]
+}
+
+# interrupt SIGNAL MESSAGE: sends the message, and prints with which errno it ended.
+interrupt() {
+	/tests/interrupt.py remap "$1" 0.3 "$2"
+}
+
+# kill_dmsetup SIGNAL: kills a dmsetup that relocates all blocks.
+kill_dmsetup() {
+	local relocating status=0
+	message remove 0 "$blocks"
+	dmsetup message remap 0 add 0 "$blocks" &
+	relocating=$!
+	within 10 is_at_work
+	kill "-$1" "$relocating"
+	SECONDS=0
+	wait "$relocating" || status=$?
+	equal "dmsetup is gone after SIG$1" $((128 + $(kill -l "$1"))) "$status"
+	check "it is gone soon" test "$SECONDS" -le 3
+}
+
+# is_consistent WHEN: after an interrupted message everything is in order.
+is_consistent() {
+	local used before
+	used=$(remap_status remap used)
+	check "a part of the blocks is relocated, $1" test "$used" -gt 0 -a "$used" -lt "$blocks"
+	equal "the device is as good as before, $1" 'rw good' \
+		"$(remap_status remap mode) $(remap_status remap health)"
+	before=$(list)
+	dmsetup remove remap
+	activate
+	equal "what was done is there after the next activation, $1" "$before" "$(list)"
+	check "the device reads as the list says, $1" /tests/places.py remap /dev/main /dev/spare
+	check "nothing was lost, $1" cmp "$dev" /tmp/data
+}
+
+waits() {
+	local relocating waiting status=0
+	message remove 0 "$blocks"
+	message add 0 "$blocks" &
+	relocating=$!
+	within 10 is_at_work
+	equal "a message that waits for another one can be interrupted" EINTR \
+		"$(interrupt SIGTERM 'add 120000')"
+	message add 120001 &
+	waiting=$!
+	check "the long one is still at work" kill -0 "$relocating"
+	wait "$relocating" || status=$?
+	equal "a long message ends well when it is let" 0 "$status"
+	wait "$waiting" || status=$?
+	equal "a message that had to wait is carried out" 0 "$status"
+	equal "both have done their work" $((blocks + 1)) "$(remap_status remap used)"
+}
+
+gives_way() {
+	local relocating status=0
+	message remove 0 131072
+	message add 0 "$blocks" >/tmp/answer 2>&1 &
+	relocating=$!
+	within 10 is_at_work
+	SECONDS=0
+	dmsetup suspend remap
+	check "a suspend does not wait for a long message" test "$SECONDS" -le 3
+	dmsetup resume remap
+	wait "$relocating" || status=$?
+	matches "the message ends with EBUSY" 'Device or resource busy' "$(</tmp/answer)"
+	is_consistent "after a suspend"
+}
+
+null_disk main 64
+null_disk spare 64
+activate
+dd if=/dev/urandom of=/tmp/data bs=1M count=64 status=none
+dd if=/tmp/data of="$dev" bs=1M oflag=direct status=none
+
+equal "a long message ends with EINTR after SIGINT" EINTR "$(interrupt SIGINT "add 0 $blocks")"
+is_consistent "after SIGINT"
+kill_dmsetup TERM
+kill_dmsetup KILL
+is_consistent "after SIGKILL"
+waits
+equal "removing is interrupted, too" EINTR "$(interrupt SIGTERM "remove 0 $blocks")"
+is_consistent "after an interrupted remove"
+gives_way
+
+message remove 0 131072
+check "messages of all kinds from many processes do not disturb each other" \
+	/tests/messages.py remap $((10 * effort))
+check "afterwards the device reads as the list says" /tests/places.py remap /dev/main /dev/spare
+check "and has its data" cmp "$dev" /tmp/data
