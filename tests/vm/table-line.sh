@@ -316,6 +316,11 @@ other_sets() {
 	not_used "a new spare in the place of a member" 'spare 1 is all zero' "$main 2 $spare /dev/ram6"
 	not_used "a missing spare that nobody knows" 'spare 1 is missing' "$main 2 /dev/ram6 -"
 
+	dmsetup create one --table "0 $sectors remap $main 2 $spare $spare2"
+	not_used "a spare that another device uses" "spare_dev $spare_number is in use by another remap device" "/dev/ram3 1 $spare"
+	not_used "a main that another device uses" "main_dev $main_number is in use by another remap device" "$main 1 /dev/ram6"
+	dmsetup remove one
+
 	flat smaller "$main" $((sectors - 8))
 	watched=(/dev/mapper/smaller "$spare" "$spare2")
 	length=$((sectors - 8)) not_used "a main of another size" "main_dev has $((sectors - 8)) sectors but .* $sectors" \
