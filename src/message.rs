@@ -90,7 +90,10 @@ fn on_main(this: &Live<Remap>, sector: Sector) -> Result<Sector, &'static str> {
 /// `EBUSY` while the device was never activated, after a line in the log.
 fn active_table(this: &Live<Remap>) -> Result<&Table> {
     this.table().ok_or(EBUSY).inspect_err(|_| {
-        pr_warn!("{}: message refused: the device was never activated\n", this.log_name());
+        pr_warn!(
+            "{}: message refused: the device was never activated\n",
+            this.log_name()
+        );
     })
 }
 
@@ -206,13 +209,14 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
 
 /// The message `set`.
 fn set(this: &Live<Remap>, setting: Setting) -> Result {
-    said(this, "set", run(this, |session| session.set_options(setting)))
+    said(
+        this,
+        "set",
+        run(this, |session| session.set_options(setting)),
+    )
 }
 
 /// Runs a short operation of the relocator for the sender of a message.
-fn run(
-    this: &Live<Remap>,
-    f: impl FnOnce(&mut relocator::Session<'_>) -> Result,
-) -> Result {
+fn run(this: &Live<Remap>, f: impl FnOnce(&mut relocator::Session<'_>) -> Result) -> Result {
     relocator::run(this, Patience::UntilSignal, f)
 }

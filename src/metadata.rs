@@ -186,8 +186,8 @@ impl Metadata {
             // The witness may say more than the spare, but that must not last: no further change is made before the next
             // activation has brought it up to date.
             let mut pages = pages();
-            let written =
-                pages.try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
+            let written = pages
+                .try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
             if written.is_err() && outcome == Outcome::Durable {
                 return Ok(Outcome::OneCopy);
             }

@@ -214,7 +214,9 @@ const GIVE_WAY: Delta = Delta::from_millis(5);
 /// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal; `EBUSY` when a suspend
 /// begins; otherwise the error of the first block that could not be relocated, after all others were.
 pub(crate) fn add(this: &Live<Remap>, range: RangeInclusive<Block>, cause: Cause) -> Result {
-    run(this, Patience::UntilSignal, |session| session.check_room(&range))?;
+    run(this, Patience::UntilSignal, |session| {
+        session.check_room(&range)
+    })?;
     in_sections(this, *range.start(), |session, first, jobs| {
         session.add_section(first, *range.end(), cause, jobs)
     })
@@ -690,7 +692,13 @@ impl Session<'_> {
             .fetch_add(removed, Ordering::Relaxed);
         self.serve_deferred();
         let errors = jobs.iter().filter_map(|job| job.error);
-        match errors.reduce(|one, other| if one == EINTR || one == EBUSY { one } else { other }) {
+        match errors.reduce(|one, other| {
+            if one == EINTR || one == EBUSY {
+                one
+            } else {
+                other
+            }
+        }) {
             Some(error) if error == EINTR || error == EBUSY => Err(error),
             Some(_) => Err(EIO),
             None => Ok(()),
@@ -850,7 +858,9 @@ impl Session<'_> {
                 Operation::Write | Operation::WriteZeroes | Operation::Flush | Operation::Other => {
                     return Err(EIO)
                 }
-                Operation::Read => device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?,
+                Operation::Read => {
+                    device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?
+                }
             }
             done += count;
         }

@@ -138,7 +138,10 @@ impl Config {
             return refuse(c"main_dev or spare_dev has a logical block of more than 64 sectors");
         }
         let page = PAGE_BYTES as u32;
-        if self.spare_devices(setup).any(|spare| spare.logical_block_size() > page) {
+        if self
+            .spare_devices(setup)
+            .any(|spare| spare.logical_block_size() > page)
+        {
             return refuse(c"spare_dev has a logical block of more than 4096 bytes");
         }
         let physical = setup

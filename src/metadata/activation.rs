@@ -462,10 +462,13 @@ impl<'a> Activation<'a> {
         let slots = set.slots_of.get(spare.get()).copied().unwrap_or_default();
         let this = self.this;
         let refuse = |why: &dyn core::fmt::Display| {
-            refuse(this, format_args!(
+            refuse(
+                this,
+                format_args!(
                 "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare",
                 page.get()
-            ))
+            ),
+            )
         };
         let buffer = match newest {
             End::Front => &self.front,
@@ -546,7 +549,11 @@ impl<'a> Activation<'a> {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
                     let subject = Subject::Superblock;
-                    let name = Name { uuid, spare, subject };
+                    let name = Name {
+                        uuid,
+                        spare,
+                        subject,
+                    };
                     self.copy_page(&name, from, to)?;
                 }
             }
@@ -556,7 +563,11 @@ impl<'a> Activation<'a> {
             let from = layout.slot_page(page, end.other()).ok_or(EINVAL)?;
             let to = layout.slot_page(page, end).ok_or(EINVAL)?;
             let subject = Subject::Slots(page);
-            let name = Name { uuid, spare, subject };
+            let name = Name {
+                uuid,
+                spare,
+                subject,
+            };
             self.copy_page(&name, from, to)?;
         }
         for (spare, member) in members() {
@@ -588,7 +599,12 @@ impl<'a> Activation<'a> {
             table.release(*slot)?;
         }
         for spare in metadata.set.spares.spares() {
-            let slots = || outdated.iter().copied().filter(|slot| slot.spare() == spare);
+            let slots = || {
+                outdated
+                    .iter()
+                    .copied()
+                    .filter(|slot| slot.spare() == spare)
+            };
             if slots().next().is_none() {
                 continue;
             }
