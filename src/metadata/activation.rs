@@ -431,7 +431,7 @@ impl<'a> Activation<'a> {
         let back = nth_page(&self.back, at).filter(|_| back_read);
         let choice = choose(front, back, &name, crc32c).map_err(|bad| {
             refuse(self.this, format_args!(
-                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare",
+                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
                 page.get()
             ))
         })?;
@@ -465,7 +465,7 @@ impl<'a> Activation<'a> {
             refuse(
                 this,
                 format_args!(
-                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare",
+                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
                 page.get()
             ),
             )
