@@ -29,6 +29,8 @@ Without writers and readers the sectors may hold anything.
 	--span SECTORS		how many sectors in a row have the same writer, and how
 				long a write may be (1)
 	--largest BLOCKS	how many blocks a message may be about (16)
+	--shared		all movers move all blocks, not each those of its own part;
+				where a block is then is not compared
 	--pause MILLISECONDS	how long to wait at most between two messages (0)
 	--flush			writers flush now and then
 	--durable		every write is durable when it is acknowledged: a
@@ -208,8 +210,9 @@ class Mover(Process):
         # A message waits often, and would wait each time for those that write and read.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         self.mapped = dm.Mapped(options.name)
-        part = options.count // options.block // options.movers
-        first = (self.number - options.writers - options.readers) * part
+        movers = 1 if options.shared else options.movers
+        part = options.count // options.block // movers
+        first = (self.number - options.writers - options.readers) % movers * part
         self.blocks = range(first, first + part)
 
     def step(self):
@@ -226,7 +229,7 @@ class Mover(Process):
         if not self.send(f'{verb} {at} {(last - first) * options.block}'):
             return
         for block in range(first, last):
-            state.places[block] = place
+            state.places[block] = UNKNOWN if options.shared else place
         self.count(ADDS if place == ON_SPARE else REMOVES)
         time.sleep(self.random.uniform(0, options.pause / 1000))
 
@@ -390,7 +393,7 @@ def main():
     for name in 'state', 'kept', 'mark', 'file':
         parser.add_argument(f'--{name}')
     parser.add_argument('--logs', nargs='+')
-    for name in 'flush', 'durable', 'older-state', 'suspends':
+    for name in 'flush', 'durable', 'older-state', 'suspends', 'shared':
         parser.add_argument(f'--{name}', action='store_true')
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -59,3 +59,39 @@ check "a reload may add a spare" dmsetup resume remap
 equal "both spares are there then" 2/2 "$(remap_status remap spares)"
 end_churn "no write was lost, and no stale sector was read, through all of that"
 dmsetup remove remap
+
+# The set has two spares from now on.
+activate() {
+	dmsetup create remap --table "$more"
+}
+
+# comes_and_goes: load, and all of it is there when the device was removed and made again.
+comes_and_goes() {
+	local churn=(remap /dev/main /dev/spare /dev/more --count 512 --writers 2 --span 12
+		--readers 1 --state /dev/shm/state)
+	/tests/churn.py run "${churn[@]}" --seconds 1 && dmsetup remove remap && rmmod dm_remap &&
+		load_module && activate && /tests/churn.py check "${churn[@]}"
+}
+
+activate
+for ((turn = 1; turn <= 4 * effort; turn++)); do
+	check "all is there after the device was removed, and the module unloaded, time $turn" \
+		comes_and_goes
+done
+
+mkfs.ext4 -q /dev/mapper/remap
+mount /dev/mapper/remap /mnt
+begin_churn remap /dev/main /dev/spare /dev/more --count 32768 --writers 0 --readers 0 \
+	--largest 128 --suspends
+fio --output=/tmp/fio --directory=/mnt --rw=randwrite --bsrange=1k-64k --size=4m \
+	--end_fsync=1 --verify=crc32c --verify_fatal=1 --name=file &
+writing=$!
+check "a filesystem is frozen by a suspend, or not, as it is asked for" \
+	cycles $((40 * effort)) suspend
+status=0
+wait "$writing" || status=$?
+equal "its file is read back as it was written" 0 "$status"
+end_churn "while its blocks are moved"
+umount /mnt
+check "the filesystem is sound" e2fsck -fn /dev/mapper/remap
+dmsetup remove remap
