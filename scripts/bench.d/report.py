@@ -50,10 +50,10 @@ def cost_rows(costs):
 
 def other_rows(clock, processors, relocations, main_mib):
     """Rows of what is not a request's cost: name, value, limit, verdict."""
-    lowest = clock["activation"]["nanoseconds"][0]
-    yield f"activation with {relocations:,} relocations, s", lowest / 1e9, ACTIVATION_NS / 1e9
+    none, many = clock["activation"]["none"], clock["activation"]["many"]
+    yield f"activation with {relocations:,} relocations, s", many["nanoseconds"][0] / 1e9, ACTIVATION_NS / 1e9
     fixed = BYTES_FOR_MAIN * main_mib * 2**20 / MAIN_BYTES
-    yield "memory for each of them, bytes", (clock["activation"]["bytes"] - fixed) / relocations, RELOCATION_BYTES
+    yield "memory for each of them, bytes", (many["bytes"] - none["bytes"] - fixed) / relocations, RELOCATION_BYTES
     for count in clock["relocation"]:
         where = f"one relocation by message, {count['spares']} spare(s)"
         yield f"{where}: writes", count["writes"], RELOCATION_WRITES
