@@ -33,4 +33,4 @@ try "a block may be a single sector" \
 try "writes across the ends of blocks that move by themselves" \
 	8 --count 1536 --writers 6 --span 24 --movers 2 --largest 3
 try "messages that relocate the same blocks and bring them back at the same time" \
-	1 --count 1536 --writers 4 --span 6 --movers 3 --largest 700 --shared
+	1 --count 1536 --writers 4 --span 6 --movers 3 --largest 250 --shared
