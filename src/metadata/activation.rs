@@ -535,9 +535,7 @@ impl<'a> Activation<'a> {
     ) -> Result {
         let this = self.this;
         let members = || metadata_spares(existing);
-        let repairs = |member: &assembly::Member<'_>| {
-            matches!(member, assembly::Member::Ready { choice, .. } if choice.repair)
-        };
+        let repairs = |member: &assembly::Member<'_>| matches!(member, assembly::Member::Ready { choice, .. } if choice.repair);
         if members().any(|(_, member)| repairs(member)) || !self.repairs.is_empty() {
             // What was read may be in the cache of the drive only, and is to be what a bad copy is made from.
             for spare in metadata.set.spares.spares() {
