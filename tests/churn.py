@@ -3,6 +3,7 @@
 
 churn.py run NAME MAIN SPARE... [OPTION...]
 churn.py check NAME MAIN SPARE... [OPTION...]
+churn.py keep NAME MAIN SPARE... --state FILE --kept FILE --mark TEXT [OPTION...] --logs NAME...
 
 run lets processes write and read sectors of /dev/mapper/NAME while others relocate the
 blocks that hold them and bring them back.  Each sector has one writer, which numbers what it
@@ -14,6 +15,9 @@ must be what the messages have made.  It says when it begins, and fails, too, wh
 check looks at sectors that an earlier run has written, as its state file has it: each
 must hold a number between the last one that was acknowledged, or, with --flush, flushed, and
 the last one that was sent, and blocks must be relocated as the last message left them.
+
+keep marks the dm-log-writes devices NAME with TEXT, while a run is going on, and puts into
+another state file what check must find when the power is cut at these marks.
 
 Without writers and readers the sectors may hold anything.
 
@@ -27,7 +31,12 @@ Without writers and readers the sectors may hold anything.
 	--largest BLOCKS	how many blocks a message may be about (16)
 	--shared		all movers move all blocks, not each those of its own part;
 				where a block is then is not compared
+	--pause MILLISECONDS	how long to wait at most between two messages (0)
 	--flush			writers flush now and then
+	--durable		every write is durable when it is acknowledged: a
+				filesystem uses FUA for that, a device flushes, too
+	--file FILE		write and read FILE, which lies on the device, instead of
+				the device: the sectors are those of FILE then
 	--state FILE		keep there what must be found later
 	--older-state		what is found may be newer than that
 	--suspends		messages may find the device suspended
@@ -85,12 +94,12 @@ class State:
     """What all processes know: for each sector the last number that was sent, acknowledged and
     flushed; for each block where it is; and for each process what it did."""
 
-    def __init__(self, options):
+    def __init__(self, options, path):
         blocks = options.count // options.block
         processes = options.writers + options.readers + options.movers
         words = 3 * options.count + blocks + processes * COUNTS
-        if options.state:
-            file = os.open(options.state, os.O_RDWR | os.O_CREAT, 0o600)
+        if path:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(file, words * 8)
             memory = mmap.mmap(file, words * 8)
         else:
@@ -145,7 +154,8 @@ class Writer(Process):
 
     def prepare(self):
         options = self.options
-        self.device = direct.Device(device_of(options), options.span)
+        self.device = direct.Device(options.file, options.span,
+                                    os.O_DSYNC if options.durable else 0)
         self.written = set()
         spans = options.count // options.span
         self.spans = range(self.number, spans, options.writers)
@@ -179,7 +189,7 @@ class Reader(Process):
     """Reads any sectors, and compares their numbers."""
 
     def prepare(self):
-        self.device = direct.Device(device_of(self.options), READ_SECTORS)
+        self.device = direct.Device(self.options.file, READ_SECTORS)
 
     def step(self):
         options, state = self.options, self.state
@@ -221,6 +231,7 @@ class Mover(Process):
         for block in range(first, last):
             state.places[block] = UNKNOWN if options.shared else place
         self.count(ADDS if place == ON_SPARE else REMOVES)
+        time.sleep(self.random.uniform(0, options.pause / 1000))
 
     def send(self, message):
         """Sends a message, again and again while the device is suspended.  Tells whether it was
@@ -272,9 +283,10 @@ def check_all(options, state, least, most):
     check_moves(options, state, disks.relocated)
     if options.writers + options.readers == 0:
         return
-    device = direct.Device(device_of(options))
+    device = direct.Device(options.file)
     check_sectors(options, state, device.read, least, most, 'the last read')
-    check_sectors(options, state, disks.read, least, most, 'a look at the disks')
+    if options.file == device_of(options):
+        check_sectors(options, state, disks.read, least, most, 'a look at the disks')
 
 
 def start(processes):
@@ -308,7 +320,7 @@ def wait(seconds):
 def begin(options, state):
     """Takes what there is as what must be there."""
     disks = places.Places(options.name, options.main, options.spares)
-    device = direct.Device(device_of(options))
+    device = direct.Device(options.file)
     for at in range(options.count if options.writers + options.readers else 0):
         number = number_in(device.read(options.first + at, 1), options.first + at)
         state.acknowledged[at] = state.flushed[at] = number
@@ -347,31 +359,49 @@ def check(options, state):
         for block in range(len(state.places)):
             state.places[block] = UNKNOWN
     check_all(options, state, least, state.sent)
-    device = direct.Device(device_of(options))
+    device = direct.Device(options.file)
     lost = sum(number_in(device.read(options.first + at, 1), options.first + at) < number
                for at, number in enumerate(state.acknowledged))
     print(f'{lost} sectors have lost what was written without a flush')
 
 
+def keep(options, state):
+    kept = State(options, options.kept)
+    kept.flushed[:] = state.flushed
+    kept.acknowledged[:] = state.acknowledged
+    kept.places[:] = state.places
+    moves = state.did(ADDS) + state.did(REMOVES)
+    for log in options.logs:
+        dm.Mapped(log).message(f'mark {options.mark}')
+    kept.sent[:] = state.sent
+    moved = moves != state.did(ADDS) + state.did(REMOVES)
+    for block, place in enumerate(state.places):
+        if moved or place != kept.places[block]:
+            kept.places[block] = UNKNOWN
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument('verb', choices=['run', 'check'])
+    parser.add_argument('verb', choices=['run', 'check', 'keep'])
     for name in 'name', 'main':
         parser.add_argument(name)
     parser.add_argument('spares', nargs='+')
     for name, value in {'first': 0, 'count': 2048, 'block': 8, 'seconds': 5, 'rounds': 1,
-                        'writers': 8, 'readers': 2, 'movers': 1, 'span': 1, 'largest': 16,
+                        'writers': 8, 'readers': 2, 'movers': 1, 'span': 1, 'largest': 16, 'pause': 0,
                         'seed': None}.items():
         parser.add_argument(f'--{name}', type=int, default=value)
-    parser.add_argument('--state')
-    for name in 'flush', 'older-state', 'suspends', 'shared':
+    for name in 'state', 'kept', 'mark', 'file':
+        parser.add_argument(f'--{name}')
+    parser.add_argument('--logs', nargs='+')
+    for name in 'flush', 'durable', 'older-state', 'suspends', 'shared':
         parser.add_argument(f'--{name}', action='store_true')
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    options.file = options.file or device_of(options)
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1 << 32)
     try:
-        {'run': run, 'check': check}[options.verb](options, State(options))
+        {'run': run, 'check': check, 'keep': keep}[options.verb](options, State(options, options.state))
     except Wrong as wrong:
         sys.exit(f'{wrong} (--seed {options.seed})')
 
