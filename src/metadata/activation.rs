@@ -18,11 +18,14 @@ use crate::dm::target::Live;
 use crate::relocator::now;
 use crate::remap::assembly;
 use crate::remap::assembly::assemble;
+use crate::remap::assembly::outdates;
 use crate::remap::assembly::Assembly;
 use crate::remap::assembly::Existing;
 use crate::remap::assembly::New;
 use crate::remap::assembly::Place;
+use crate::remap::assembly::Refusal;
 use crate::remap::assembly::Wanted;
+use crate::remap::assembly::MOST_OUTDATED;
 use crate::remap::geometry::superblock_place;
 use crate::remap::geometry::End;
 use crate::remap::geometry::PageCount;
@@ -62,9 +65,6 @@ use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
 use kernel::prelude::*;
-
-/// The most blocks that may be in two slots, of which one is outdated: a crash leaves no more than those of one section.
-const MOST_OUTDATED: usize = 1024;
 
 /// How many pages are read at once.
 const BATCH_PAGES: usize = 32;
@@ -317,26 +317,15 @@ impl<'a> Activation<'a> {
         table.index_all(|known, found| {
             let record = |slot| table.spares.record(slot).ok_or(EINVAL);
             let (before, after) = (record(known)?, record(found)?);
-            if before.time == after.time {
-                return Err(refuse(
-                    this,
-                    format_args!(
-                        "block {} is in two slots since the same time: nothing was changed; give a good copy of the spares",
-                        after.block.0
-                    ),
-                ));
-            }
-            let (counts, outdated) = if before.time < after.time {
+            let found_counts =
+                outdates(&after, &before).map_err(|refusal| refuse(this, refusal))?;
+            let (counts, outdated) = if found_counts {
                 (found, known)
             } else {
                 (known, found)
             };
             if self.outdated.len() >= MOST_OUTDATED {
-                return Err(refuse(
-                    this,
-                    "more blocks are in two slots than a crash can leave behind: nothing was changed; give a good copy of \
-                     the spares",
-                ));
+                return Err(refuse(this, Refusal::TooManyOutdated));
             }
             let dead = table.all_live(after.block).without(record(outdated)?.live);
             self.unreadable = self.unreadable.saturating_sub(dead.count().0);

@@ -16,17 +16,23 @@ use super::identity::MainId;
 use super::identity::Uuid;
 use super::page::Choice;
 use super::page::Sequence;
+use super::records::Record;
 use super::superblock::Found;
 use super::superblock::Set;
 use super::superblock::State;
 use super::superblock::Superblock;
 use super::superblock::Unusable;
+use super::units::Block;
 use super::units::BlockSize;
 use super::units::Sectors;
 use super::units::SlotCount;
 use super::units::SpareIndex;
 use super::units::UnixTime;
 use super::units::MAX_SPARES;
+
+/// The most blocks that may be in two slots, of which one is outdated: a crash leaves no more than
+/// those of one section.
+pub const MOST_OUTDATED: usize = 1024;
 
 /// A place for a spare in the table line.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +221,10 @@ pub enum Refusal {
         /// The one that knows.
         witness: SpareIndex,
     },
+    /// The block is in two slots since the same time.
+    SameTime(Block),
+    /// More than [`MOST_OUTDATED`] blocks are in two slots.
+    TooManyOutdated,
 }
 
 impl fmt::Display for SpareIndex {
@@ -321,6 +331,15 @@ impl fmt::Display for Refusal {
                 "{missing} is missing, and so is {witness}, which knows what blocks the first one \
                  holds: name one of them"
             ),
+            Self::SameTime(block) => write!(
+                f,
+                "block {} is in two slots since the same time: give a good copy of the spares",
+                block.0
+            ),
+            Self::TooManyOutdated => f.write_str(
+                "more blocks are in two slots than a crash can leave behind: give a good copy of \
+                 the spares",
+            ),
         }
     }
 }
@@ -348,6 +367,19 @@ pub fn assemble<'a>(places: &[Place<'a>], wanted: &Wanted) -> Result<Assembly<'a
         Some(newest) => assemble_existing(places, newest, wanted).map(Assembly::Existing),
         None => assemble_new(places, wanted).map(Assembly::New),
     }
+}
+
+/// Whether of two entries for one block the one that was `found` counts, and not the one that was
+/// `known` before: the one with the later time does, and the other one is outdated.
+///
+/// # Errors
+///
+/// Neither is later, which no writer leaves behind.
+pub fn outdates(found: &Record, known: &Record) -> Result<bool, Refusal> {
+    if found.time == known.time {
+        return Err(Refusal::SameTime(found.block));
+    }
+    Ok(found.time > known.time)
 }
 
 /// The places with the indexes that they stand for.

@@ -155,6 +155,11 @@ pub fn entries<'a>(
     })
 }
 
+/// Whether two pages say the same of their slots, whatever their headers say.
+pub fn same_entries(page: &Page, other: &Page) -> bool {
+    page.get(HEADER_BYTES..) == other.get(HEADER_BYTES..)
+}
+
 /// The time to give to an entry that replaces one of the same block, so that it wins over that one
 /// if both are found: not before `now`, and at least one second later than `replaced`.
 ///

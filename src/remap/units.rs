@@ -122,6 +122,9 @@ impl BlockSize {
     /// The largest block: the live mask has a bit for each of its 64 sectors.
     pub const MAX: Sectors = Sectors(64);
 
+    /// What a set gets when main's sectors are no larger: 4 KiB.
+    pub const DEFAULT: Self = Self { shift: 3 };
+
     /// A block of `sectors`; [`None`] unless that is a power of two from 1 to 64.
     pub const fn new(sectors: Sectors) -> Option<Self> {
         if sectors.0.is_power_of_two() && sectors.0 <= Self::MAX.0 {
