@@ -3,10 +3,13 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all demo test test-debug debug-kernel bench lint format update-kernel clean help
+.PHONY: all dmremap demo test test-debug debug-kernel bench lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
+
+dmremap: ## Build the tool for spares that no device uses, and print where it is
+	@scripts/build-dmremap
 
 demo: ## Relocate a failing block in a virtual machine, step by step
 	@scripts/demo

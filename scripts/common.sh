@@ -76,6 +76,12 @@ need_packages() {
 	[[ ${#missing[@]} -eq 0 ]] || die "this machine lacks these packages: ${missing[*]}"
 }
 
+# checkout_lock: prints the name of the lock for what is built in this checkout: two runs
+# would write the same files.
+checkout_lock() {
+	printf 'build-%s\n' "$(sha256sum <<<"$TOP" | cut -c 1-12)"
+}
+
 missing_packages() {
 	local package
 	for package in "$@"; do
