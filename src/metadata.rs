@@ -26,6 +26,7 @@ use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
 use crate::remap::records::Records;
 use crate::remap::slot_page;
+use crate::remap::slot_page::Moves;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
@@ -51,6 +52,16 @@ pub(crate) enum Update {
     Occupy,
     /// They become free.
     Free,
+}
+
+/// A slot that a section changes.
+#[derive(Clone, Copy)]
+pub(crate) struct Changed {
+    /// The slot.
+    pub(crate) slot: Slot,
+    /// Whether a block comes to it from main, or goes back there: what only moves from one slot to another, or gets other live
+    /// sectors, does not count.
+    pub(crate) counts: bool,
 }
 
 /// What is known of a change after the attempt to make it durable.
@@ -86,6 +97,26 @@ struct Member {
     page: KBox<Page>,
     /// The highest sequence number that a slot page of the spare has, or that was tried.
     sequence: Option<Sequence>,
+    /// How many blocks have moved, for each slot page up to the mark.
+    moves: VVec<Moves>,
+}
+
+impl Member {
+    /// How many blocks have moved to and from the slots of a page.
+    fn moves(&mut self, page: PageNumber) -> Result<&mut Moves> {
+        let at = page.get().checked_sub(1).ok_or(EINVAL)?;
+        self.moves.get_mut(at as usize).ok_or(EINVAL)
+    }
+
+    /// Makes room for what is known of the pages up to `mark`. A vector that grows by itself would have room for twice as many.
+    fn reserve(&mut self, mark: PageCount) -> Result {
+        let len = self.moves.len().max(mark.0 as usize);
+        let mut moves = VVec::with_capacity(len, GFP_KERNEL)?;
+        moves.extend_from_slice(&self.moves, GFP_KERNEL)?;
+        moves.resize(len, Moves::default(), GFP_KERNEL)?;
+        self.moves = moves;
+        Ok(())
+    }
 }
 
 impl Metadata {
@@ -102,11 +133,13 @@ impl Metadata {
 
     /// Adds a spare with the superblock that it has.
     fn insert(&mut self, spare: SpareIndex, superblock: Superblock, page: KBox<Page>) -> Result {
-        let member = Member {
+        let mut member = Member {
             superblock,
             page,
             sequence: None,
+            moves: VVec::new(),
         };
+        member.reserve(superblock.slot_mark)?;
         *self.members.get_mut(spare.get()).ok_or(EINVAL)? = Some(KBox::new(member, GFP_KERNEL)?);
         Ok(())
     }
@@ -134,7 +167,7 @@ impl Metadata {
     /// Makes what the records say of some slots of a spare durable, or that they are free.
     ///
     /// The data of slots that become occupied must be stable.
-    pub(crate) fn commit<I: Iterator<Item = Slot>>(
+    pub(crate) fn commit<I: Iterator<Item = Changed>>(
         &mut self,
         this: &Live<Remap>,
         records: &Spares,
@@ -148,7 +181,19 @@ impl Metadata {
             spare,
             update,
         };
-        (self.commit_spare(&change, slots)).unwrap_or(Outcome::NotMade)
+        let outcome = (self.commit_spare(&change, &slots)).unwrap_or(Outcome::NotMade);
+        if matches!(outcome, Outcome::Durable | Outcome::OneCopy) {
+            for page in pages_of(&slots) {
+                let moves = change.moves(&slots, page);
+                let counted = self.member(spare).and_then(|member| member.moves(page));
+                // The page was written with them, so they are known.
+                if let Ok(counted) = counted {
+                    *counted = counted.and(moves);
+                }
+                this.counts.count(moves.into());
+            }
+        }
+        outcome
     }
 
     /// Makes a change of the slots of one spare durable.
@@ -156,12 +201,12 @@ impl Metadata {
     /// # Errors
     ///
     /// Nothing was changed then.
-    fn commit_spare<I: Iterator<Item = Slot>>(
+    fn commit_spare<I: Iterator<Item = Changed>>(
         &mut self,
         change: &Change<'_>,
-        slots: impl Fn() -> I,
+        slots: &impl Fn() -> I,
     ) -> Result<Outcome> {
-        let pages = || pages_of(&slots);
+        let pages = || pages_of(slots);
         if let Some(last) = pages().last() {
             self.make_ready(change.this, change.spare, last)?;
         }
@@ -172,11 +217,11 @@ impl Metadata {
         let witness = self.witness(change.spare);
         if let Some(witness) = witness.filter(|_| change.update == Update::Occupy) {
             for page in pages() {
-                self.write_witness(change, &slots, page, sequence, witness)?;
+                self.write_witness(change, slots, page, sequence, witness)?;
             }
         }
-        let front = self.write_copies(change, &slots, pages(), sequence, End::Front);
-        let back = self.write_copies(change, &slots, pages(), sequence, End::Back);
+        let front = self.write_copies(change, slots, pages(), sequence, End::Front);
+        let back = self.write_copies(change, slots, pages(), sequence, End::Back);
         let outcome = match (front, back) {
             (Ok(()), Ok(())) => Outcome::Durable,
             (Ok(()), Err(_)) | (Err(_), Ok(())) => Outcome::OneCopy,
@@ -187,7 +232,7 @@ impl Metadata {
             // activation has brought it up to date.
             let mut pages = pages();
             let written = pages
-                .try_for_each(|page| self.write_witness(change, &slots, page, sequence, witness));
+                .try_for_each(|page| self.write_witness(change, slots, page, sequence, witness));
             if written.is_err() && outcome == Outcome::Durable {
                 return Ok(Outcome::OneCopy);
             }
@@ -201,7 +246,7 @@ impl Metadata {
     }
 
     /// Writes one copy of some pages, and makes it stable.
-    fn write_copies<I: Iterator<Item = Slot>>(
+    fn write_copies<I: Iterator<Item = Changed>>(
         &mut self,
         change: &Change<'_>,
         slots: &impl Fn() -> I,
@@ -223,7 +268,7 @@ impl Metadata {
     }
 
     /// Writes the witness page of a slot page so that it is stable when this returns.
-    fn write_witness<I: Iterator<Item = Slot>>(
+    fn write_witness<I: Iterator<Item = Changed>>(
         &mut self,
         change: &Change<'_>,
         slots: &impl Fn() -> I,
@@ -239,7 +284,7 @@ impl Metadata {
     }
 
     /// Puts a slot page, or the witness page that is like it, into the buffer.
-    fn encode<I: Iterator<Item = Slot>>(
+    fn encode<I: Iterator<Item = Changed>>(
         &mut self,
         change: &Change<'_>,
         slots: &impl Fn() -> I,
@@ -252,8 +297,10 @@ impl Metadata {
             spare: change.spare,
             subject,
         };
+        let moves = (self.member(change.spare)?.moves(number)?).and(change.moves(slots, number));
         let page = page_in(&mut self.buffer)?;
         slot_page::clear(page);
+        slot_page::set_moves(page, moves);
         for at in EntryIndex::all() {
             let Some(slot) = number.slot(at).map(|slot| Slot::new(change.spare, slot)) else {
                 continue;
@@ -262,7 +309,7 @@ impl Metadata {
                 SlotState::Free => continue,
                 SlotState::Retired => SlotEntry::Retired,
                 SlotState::InUse(_) => {
-                    if change.update == Update::Free && slots().any(|freed| freed == slot) {
+                    if change.update == Update::Free && slots().any(|freed| freed.slot == slot) {
                         continue;
                     }
                     SlotEntry::InUse(change.records.record(slot).ok_or(EINVAL)?)
@@ -311,6 +358,7 @@ impl Metadata {
         this.spare_device(spare).ok_or(ENXIO)?.flush()?;
         let member = self.member(spare)?;
         member.sequence = member.sequence.max(Some(Sequence::FIRST));
+        member.reserve(mark)?;
         self.write_superblock(this, spare, |superblock| superblock.slot_mark = mark)
     }
 
@@ -388,14 +436,34 @@ struct Change<'a> {
     update: Update,
 }
 
+impl Change<'_> {
+    /// How many blocks move to and from the slots of one page.
+    fn moves<I: Iterator<Item = Changed>>(
+        &self,
+        slots: &impl Fn() -> I,
+        page: PageNumber,
+    ) -> Moves {
+        let counted = slots()
+            .filter(|changed| changed.counts && PageNumber::of(changed.slot.number()) == page);
+        let moves = counted.map(
+            |changed| match (self.update, self.records.state(changed.slot)) {
+                (Update::Occupy, SlotState::InUse(cause)) => Moves::relocation(cause),
+                (Update::Occupy, _) => Moves::default(),
+                (Update::Free, _) => Moves::REMOVAL,
+            },
+        );
+        moves.fold(Moves::default(), Moves::and)
+    }
+}
+
 /// The sectors of a page, as a number for [`Buffer::sectors`].
 const PAGE: usize = PAGE_SECTORS.0 as usize;
 
 /// The pages that describe some slots of one spare, each of them once, in ascending order.
-fn pages_of<'a, I: Iterator<Item = Slot>>(
+fn pages_of<'a, I: Iterator<Item = Changed>>(
     slots: &'a impl Fn() -> I,
 ) -> impl Iterator<Item = PageNumber> + 'a {
-    let pages = || slots().map(|slot| PageNumber::of(slot.number()));
+    let pages = || slots().map(|changed| PageNumber::of(changed.slot.number()));
     core::iter::successors(pages().min(), move |last| {
         pages().filter(|page| page > last).min()
     })

@@ -14,6 +14,7 @@ use crate::block::noio;
 use crate::block::status::Status;
 use crate::dm::request::Deferred;
 use crate::dm::target::Live;
+use crate::metadata::Changed;
 use crate::metadata::Metadata;
 use crate::metadata::Outcome;
 use crate::metadata::Update;
@@ -417,10 +418,6 @@ impl Session<'_> {
             result = result.and(job.error.map_or(Ok(()), Err));
             relocated += u64::from(job.whole && !job.stays());
         }
-        self.this
-            .counts
-            .relocated
-            .fetch_add(relocated, Ordering::Relaxed);
         self.serve_deferred();
         if relocated > 0 {
             self.this.event();
@@ -573,7 +570,13 @@ impl Session<'_> {
     fn commit(&mut self, jobs: &mut [Job], update: Update) {
         for spare in (0..MAX_SPARES).filter_map(SpareIndex::new) {
             let here = |job: &Job| job.slot.spare() == spare && !job.stays() && job.is_change();
-            let slots = || jobs.iter().filter(|job| here(job)).map(|job| job.slot);
+            let slots = || {
+                let jobs = jobs.iter().filter(|job| here(job));
+                jobs.map(|job| Changed {
+                    slot: job.slot,
+                    counts: job.whole,
+                })
+            };
             if slots().next().is_none() {
                 continue;
             }
@@ -674,22 +677,16 @@ impl Session<'_> {
         let staying = jobs.iter().filter(|job| job.stays());
         staying.for_each(|job| self.publish(job.block));
         self.commit(jobs, Update::Free);
-        let mut removed = 0u64;
         for job in jobs.iter().filter(|job| !job.stays()) {
             let dead = self.all_of(job.block).without(job.before).count().0;
             self.this.counts.change_unreadable(dead, 0);
             self.table
                 .with_index(|index| index.remove(&self.table.spares, job.block));
-            removed += 1;
         }
         rcu::grace_period();
         for job in jobs.iter().filter(|job| !job.stays()) {
             self.free(job.slot);
         }
-        self.this
-            .counts
-            .removed
-            .fetch_add(removed, Ordering::Relaxed);
         self.serve_deferred();
         let errors = jobs.iter().filter_map(|job| job.error);
         match errors.reduce(|one, other| {

@@ -67,7 +67,6 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
     )?;
     for (name, value) in counters(this) {
         match name {
-            "removed" => write!(text, " relocated_auto=0 removed={value}")?,
             "meta_errors" => write!(
                 text,
                 " scan=off scan_pos=0 scan_passes=0 scan_errors=0 meta_errors={value}"
@@ -96,7 +95,7 @@ fn health(this: &Live<Remap>) -> &'static str {
 }
 
 /// The number of counters that the message `stats` shows.
-pub(crate) const COUNTERS: usize = 11;
+pub(crate) const COUNTERS: usize = 12;
 
 /// The counters, by name.
 fn counters(this: &Live<Remap>) -> [(&'static str, u64); COUNTERS] {
@@ -111,6 +110,7 @@ fn counters(this: &Live<Remap>) -> [(&'static str, u64); COUNTERS] {
         ("write_errors", traffic.errors(Kind::Write)),
         ("other_errors", traffic.errors(Kind::Other)),
         ("relocated", count(&counts.relocated)),
+        ("relocated_auto", count(&counts.relocated_auto)),
         ("removed", count(&counts.removed)),
         ("refused", count(&counts.refused)),
         ("meta_errors", count(&counts.meta_errors)),
@@ -167,7 +167,7 @@ pub(crate) fn write_stats(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Resul
     Ok(())
 }
 
-/// The message `stats reset`.
+/// Begins to count for `stats` from here on: after the activation, and for the message `stats reset`.
 pub(crate) fn reset_stats(this: &Live<Remap>) {
     this.set_baseline(counters(this).map(|(_, value)| value));
 }

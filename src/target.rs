@@ -30,6 +30,7 @@ use crate::remap::resolve::simple_place;
 use crate::remap::resolve::Direction;
 use crate::remap::resolve::Piece;
 use crate::remap::resolve::Place;
+use crate::remap::slot_page::Lifetime;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
@@ -119,9 +120,11 @@ impl Tag {
 
 /// Numbers for `status` that change rarely.
 pub(crate) struct Counts {
-    /// Blocks that were relocated since activation.
+    /// Blocks that were ever relocated.
     pub(crate) relocated: AtomicU64,
-    /// Blocks that were brought back to main since activation.
+    /// Those among them that no message asked for.
+    pub(crate) relocated_auto: AtomicU64,
+    /// Blocks that were ever brought back to main.
     pub(crate) removed: AtomicU64,
     /// Relocations that found no free slot.
     pub(crate) refused: AtomicU64,
@@ -137,12 +140,21 @@ impl Counts {
     const fn new() -> Self {
         Self {
             relocated: AtomicU64::new(0),
+            relocated_auto: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             meta_errors: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
             last_error: AtomicU64::new(0),
         }
+    }
+
+    /// Counts blocks that have moved.
+    pub(crate) fn count(&self, moves: Lifetime) {
+        self.relocated.fetch_add(moves.relocated, Ordering::Relaxed);
+        self.relocated_auto
+            .fetch_add(moves.automatic, Ordering::Relaxed);
+        self.removed.fetch_add(moves.removed, Ordering::Relaxed);
     }
 
     /// A block that had `before` unreadable sectors has `after` of them. For the relocator only.

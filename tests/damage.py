@@ -60,6 +60,8 @@ SUPERBLOCK = HEADER | {
     'slots of spare 0': (164, 'I'), 'slots of spare 1': (168, 'I'), 'slots of spare 2': (172, 'I'),
     'main_id': (224, 'B'), 'end of main_id': (287, 'B'), 'reserved': (288, 'Q'), 'end of the page': (4088, 'Q'),
 }
+MOVES = {'relocated': (48, 'I'), 'relocated_auto': (52, 'I'), 'removed': (56, 'I')}
+SLOTS = HEADER | MOVES | {'reserved behind the moves': (60, 'I')}
 ENTRY = {'live': (0, 'Q'), 'time': (8, 'Q'), 'block': (16, 'I'), 'state': (20, 'B'), 'reserved in the entry': (21, 'B')}
 SUPERBLOCKS = {'initialising': 1, 'ready': 2}
 
@@ -253,14 +255,29 @@ class Scene:
         said = self.must_be_up(line or self.line, read_only)
         return before, writes, said
 
-    def heals(self, damage):
-        """The set is usable as it was, and every page of it is afterwards."""
-        self.use(damage)
+    def heals(self, damage, words=()):
+        """The set is usable as it was, and every page of it is afterwards; the log has the words."""
+        _, _, said = self.use(damage)
         try:
             self.is_whole()
         finally:
             self.target.let_go()
         self.differs(self.good, self.media.contents())
+        self.says(said, words)
+
+    @staticmethod
+    def says(said, words):
+        missing = [word for word in words if word not in said]
+        if missing:
+            raise Wrong(f'{missing} is not in: {said}')
+
+    def stays(self):
+        """The set is used, and no disk is written or flushed for it."""
+        before, writes, said = self.use([])
+        self.target.let_go()
+        self.untouched(before, writes)
+        if 'page' in said:
+            raise Wrong(f'the log has: {said}')
 
     def is_whole(self, mode='rw'):
         if self.target.list() != self.list:
@@ -301,9 +318,7 @@ class Scene:
         self.untouched(before, writes)
         if not said.startswith('Invalid argument'):
             raise Wrong(f'it was refused for another reason: {said}')
-        missing = [word for word in words if word not in said]
-        if missing:
-            raise Wrong(f'{missing} is not in: {said}')
+        self.says(said, words)
 
 
 def case(promise, command, *arguments, **options):
@@ -350,7 +365,8 @@ def pages_of(scene):
 
 
 def undamaged(scene):
-    case(f'{scene.name}: a set without damage is used and not written', scene.heals, [])
+    case(f'{scene.name}: a set without damage is used as it is', scene.heals, [])
+    case(f'{scene.name}: a set without damage is not written', scene.stays)
 
 
 def one_copy_bad(scene):
@@ -384,8 +400,25 @@ def witness_bad(scene):
             line = table(*('-' if at != index else name for at, name in enumerate(scene.spares)))
             case(f'{scene.name}: witness page {number} on spare {index} is bad while the other spare is missing',
                  scene.refused, [(spare, sector, bytes(PAGE))],
-                 [f'spare {1 - index} is missing', f'page {number} of spare {index}', 'is bad', 'give the spare back'],
+                 [f'spare {1 - index} is missing', f'page {number} of spare {index}', 'is all zero', 'give the spare back'],
                  line=line)
+            bad_entry = changed(page, (entry_field(3, 'state'), 7))
+            case(f'{scene.name}: witness page {number} on spare {index} has a bad entry while the other spare is missing',
+                 scene.refused, [(spare, sector, bad_entry)],
+                 [f'page {number} of spare {index}', 'has a bad slot state', 'give the spare back'], line=line)
+            for what, change in contradictions(page):
+                case(f'{scene.name}: witness page {number} on spare {index} with {what} is mended', scene.heals,
+                     [(spare, sector, changed(page, change))],
+                     [f'witness page {number} of spare {index} contradicts the slot page of spare {1 - index}'])
+
+
+def contradictions(page):
+    """What a witness page can say otherwise under the same sequence number."""
+    for what, field in (('another live mask', entry_field(3, 'live')), ('another block', entry_field(3, 'block')),
+                        ('another time', entry_field(3, 'time')), ('an unknown state', entry_field(3, 'state')),
+                        ('another entry at the end', entry_field(ENTRIES - 1, 'live')),
+                        ('another number of relocated blocks', MOVES['relocated'])):
+        yield what, (field, get(page, field) ^ 8)
 
 
 def both_copies_bad(scene):
@@ -421,8 +454,8 @@ def copies_of_different_age(scene):
                 case(f'{scene.name}: {"AB"[end]} of {what} is older, and a read-only table writes nothing',
                      scene.reads_only, [(spare, sector, older)])
         page = scene.page(spare, sectors[0])
-        offset = 156 if 'superblock' in what else entry_field(0, 'live')[0]
-        contradiction = changed(page, ((offset, 'I'), get(page, (offset, 'I')) ^ 1))
+        field = SUPERBLOCK['scan_interval'] if 'superblock' in what else MOVES['removed']
+        contradiction = changed(page, (field, get(page, field) ^ 1))
         case(f'{scene.name}: two copies of {what} with one sequence number say different things', scene.refused,
              [(spare, sectors[1], contradiction)],
              [f'spare {scene.spares.index(spare)}', 'the other copy has the same one'])
@@ -686,13 +719,77 @@ def hostile_entries(scene):
          'the spare has no such slot'),
         ('something in the very last entry', scene.slot_pages, ENTRIES - 1, {'reserved in the entry': 1},
          'the spare has no such slot'),
+        ('more blocks relocated by themselves than at all', 1, None, {'relocated_auto': 1 << 31},
+         'number of relocated blocks'),
+        ('something behind the numbers', 1, None, {'reserved behind the moves': 1}, 'reserved byte'),
     ]
     for index, spare in enumerate(scene.spares):
-        for what, number, at, values, words in hostile:
+        for turn, (what, number, at, values, words) in enumerate(hostile):
             sectors = [scene.slots(number, end) for end in (FRONT, BACK)]
-            damage = scene.both(spare, sectors, *((entry_field(at, name), value) for name, value in values.items()))
+            fields = ((SLOTS[name] if at is None else entry_field(at, name), value) for name, value in values.items())
+            damage = scene.both(spare, sectors, *fields)
             case(f'{scene.name}: {what} on spare {index}', scene.refused, damage,
                  [f'slot page {number} of spare {index}', words, 'give a good copy of the spare'])
+            sequence = get(scene.page(spare, sectors[0]), HEADER['sequence'])
+            # One end is newer, the other one as old, in turn.
+            for end, by in enumerate((turn + index & 1, turn + index + 1 & 1)):
+                one = [(spare, sectors[end], changed(damage[end][2], (HEADER['sequence'], sequence + by)))]
+                how = 'newer copy' if by else 'copy'
+                case(f'{scene.name}: {what} in the {how} {"AB"[end]} on spare {index} is mended from the other',
+                     scene.heals, one, [f'slot page {number} of spare {index}: the {("first", "second")[end]} copy has',
+                                        words])
+            if not by:
+                case(f'{scene.name}: {what} in one copy on spare {index}, and a read-only table writes nothing',
+                     scene.reads_only, one)
+
+
+def lifetime(scene):
+    """How many blocks have moved is counted in the pages, for ever."""
+    case(f'{scene.name}: the status counts what was relocated before', counts, scene, [])
+    for index, spare in enumerate(scene.spares):
+        numbers = {'relocated': (1 << 32) - 1, 'relocated_auto': 1 << 31, 'removed': 7}
+        copies = [scene.slots(2, end) for end in (FRONT, BACK)]
+        damage = scene.both(spare, copies, *((MOVES[name], value) for name, value in numbers.items()))
+        case(f'{scene.name}: whatever the pages of spare {index} say, it is counted', counts, scene, damage)
+        if len(scene.spares) > 1:
+            line = table(*('-' if at == index else name for at, name in enumerate(scene.spares)))
+            case(f'{scene.name}: the numbers of spare {index} are known when it is missing', counts, scene, [], line)
+
+
+def counts(scene, damage, line=None):
+    """The status has the sums of all pages, and so has the next activation when blocks have moved."""
+    scene.use(damage, line)
+    try:
+        compare_counts(scene)
+        if any(f'{name}=0' not in scene.target.message('stats').split() for name in MOVES):
+            raise Wrong('the activation counts as something that was done since')
+        if line:
+            return
+        before = {name: int(scene.target.value(name)) for name in MOVES}
+        scene.target.message('add 3400 64')
+        scene.target.message('remove 3400 32')
+        after = {name: int(scene.target.value(name)) for name in MOVES}
+        if after != before | {'relocated': before['relocated'] + 8, 'removed': before['removed'] + 4}:
+            raise Wrong(f'{before} became {after}')
+    finally:
+        scene.target.let_go()
+    scene.must_be_up(scene.line)
+    try:
+        compare_counts(scene, scene.media.contents())
+        if not damage and {name: int(scene.target.value(name)) for name in MOVES} != after:
+            raise Wrong('the next activation counts otherwise')
+    finally:
+        scene.target.let_go()
+
+
+def compare_counts(scene, contents=None):
+    """The status has the sums of what the slot pages say."""
+    contents = contents or scene.media.contents()
+    for name, field in MOVES.items():
+        expected = sum(get(scene.page(spare, scene.slots(number, FRONT), contents), field)
+                       for spare in scene.spares for number in range(1, scene.slot_pages + 1))
+        if int(scene.target.value(name)) != expected:
+            raise Wrong(f'{name} is {scene.target.value(name)}, not {expected}')
 
 
 def hostile_sizes(scene):
@@ -730,7 +827,7 @@ def random_damage(scene, chance):
             if kind == 'witness':
                 sectors = [scene.witness(number)]
             fields = [entry_field(chance.randrange(ENTRIES), name) for name in ENTRY for _ in range(3)] \
-                + list(HEADER.values())
+                + list(SLOTS.values())
         page = scene.page(spare, sectors[0])
         changes = []
         for field in chance.sample(fields[1:], chance.choice([1, 1, 2, 3])):
@@ -844,6 +941,7 @@ def main(count, seed=None):
         interrupted(scene)
         duplicates(scene)
         hostile_entries(scene)
+        lifetime(scene)
         share = count // 2
         case(f'{scene.name}: {share} random changes with valid checksums do no harm',
              random_changes, scene, share, seed)

@@ -9,10 +9,10 @@ use crate::remap::assembly::Refusal;
 use crate::remap::assembly::MOST_OUTDATED;
 use crate::remap::geometry::End;
 use crate::remap::geometry::PageNumber;
-use crate::remap::page::check;
 use crate::remap::page::choose;
 use crate::remap::page::Damage;
 use crate::remap::page::Name;
+use crate::remap::page::Other;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
@@ -132,7 +132,9 @@ impl Contents {
                     .ok()
             };
             let (front, back) = (read(End::Front), read(End::Back));
-            let choice = match choose(front.as_ref(), back.as_ref(), &name, crc32c) {
+            let choice = match choose(front.as_ref(), back.as_ref(), |page| {
+                examine(page, &name, set)
+            }) {
                 Ok(choice) => choice,
                 Err(bad) => {
                     let what = format!("slot page {} cannot be used: {bad}", page.get());
@@ -140,14 +142,14 @@ impl Contents {
                     continue;
                 }
             };
-            let (newest, other) = match choice.newest {
-                End::Front => (front, back),
-                End::Back => (back, front),
+            let newest = match choice.newest {
+                End::Front => front,
+                End::Back => back,
             };
-            if choice.repair {
+            if choice.repair() {
                 let end = choice.newest.other();
                 self.repairs.push(Repair::SlotPage(index, page, end));
-                let why = bad_copy(other.as_ref(), |other| check(other, &name, crc32c).err());
+                let why = bad_copy(choice.other);
                 let what = format!("{} copy of slot page {} {why}", nth(end), page.get());
                 self.find(Exit::Mendable, index, what);
             }
@@ -194,7 +196,7 @@ impl Contents {
                 self.saw(witnessed.spare, theirs);
                 "is of another time than the slot page".into()
             }
-            Ok((page, _)) if !slot_page::same_entries(&page, own) => {
+            Ok((page, _)) if !slot_page::same_content(&page, own) => {
                 "says something else than the slot page".into()
             }
             Ok(_) => return,
@@ -233,12 +235,8 @@ impl Contents {
 
     /// Takes over the entries of a good page.
     fn read_entries(&mut self, set: &Set, spare: SpareIndex, number: PageNumber, page: &Page) {
-        let extent = Extent {
-            block_size: set.block_size,
-            main_sectors: set.main_sectors,
-        };
         let slots = set.slots_of[spare.get()];
-        for entry in slot_page::entries(page, number, slots, &extent) {
+        for entry in slot_page::entries(page, number, slots, &extent(set)) {
             match entry {
                 Err(damage) => {
                     let what = format!("slot page {} {damage}", number.get());
@@ -330,16 +328,30 @@ impl Witnessed<'_> {
         let place = self.by.superblock.layout.witness_page(self.page);
         let page = place.and_then(|place| self.by.spare.device.read(place).ok());
         let page = page.ok_or(Damage::Unreadable)?;
-        Ok((page, check(&page, &name, crc32c)?))
+        Ok((page, examine(&page, &name, set)?))
+    }
+}
+
+/// Checks all of a slot page or witness page.
+fn examine(page: &Page, name: &Name, set: &Set) -> Result<Sequence, Damage> {
+    let slots = set.slots_of[name.spare.get()];
+    slot_page::examine(page, name, slots, &extent(set), crc32c)
+}
+
+/// What entries are checked against.
+fn extent(set: &Set) -> Extent {
+    Extent {
+        block_size: set.block_size,
+        main_sectors: set.main_sectors,
     }
 }
 
 /// What is wrong with a copy that does not count.
-pub fn bad_copy(page: Option<&Page>, examine: impl Fn(&Page) -> Option<Damage>) -> String {
-    match page.map(examine) {
-        None => Damage::Unreadable.to_string(),
-        Some(Some(damage)) => damage.to_string(),
-        Some(None) => "is older than the other one".into(),
+pub fn bad_copy(copy: Other) -> String {
+    match copy {
+        Other::Bad(damage) => damage.to_string(),
+        Other::Older => "is older than the other one".into(),
+        Other::Same => "is the same as the other one".into(),
     }
 }
 

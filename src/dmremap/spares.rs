@@ -48,11 +48,6 @@ impl Spare {
     pub fn superblock(&self) -> Option<&Superblock> {
         Some(&self.found.as_ref().ok()?.as_ref()?.superblock)
     }
-
-    /// One copy of its superblock; [`None`] when it cannot be read.
-    pub fn superblock_page(&self, end: End) -> Option<Page> {
-        read_superblock_page(&self.device, end)
-    }
 }
 
 fn read_superblock_page(device: &Device, end: End) -> Option<Page> {

@@ -19,7 +19,6 @@ use crate::remap::superblock::Set;
 use crate::remap::superblock::Superblock;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
-use crate::spares::crc32c;
 use crate::spares::Spares;
 
 /// All that can be found out about some spares by reading them.
@@ -133,12 +132,11 @@ impl<'a> Survey<'a> {
 
     /// Finds a bad copy of a superblock.
     fn examine_superblock(&mut self, index: SpareIndex, choice: &Choice) {
-        let Some(spare) = self.spares.get(index).filter(|_| choice.repair) else {
+        if !choice.repair() {
             return;
-        };
+        }
         let end = choice.newest.other();
-        let page = spare.superblock_page(end);
-        let why = bad_copy(page.as_ref(), |page| Superblock::decode(page, crc32c).err());
+        let why = bad_copy(choice.other);
         let what = format!("{} copy of the superblock {why}", nth(end));
         self.find(Exit::Mendable, Some(index), what);
     }

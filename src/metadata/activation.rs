@@ -6,8 +6,9 @@
 //! spares then. Everything is checked before anything is written, and nothing is written for a read-only table or while
 //! a spare is missing.
 
+use super::page_in;
 use super::read_page;
-use super::Change;
+use super::Changed;
 use super::Metadata;
 use super::Update;
 use super::PAGE;
@@ -37,13 +38,18 @@ use crate::remap::identity::Uuid;
 use crate::remap::options::Options;
 use crate::remap::page::check;
 use crate::remap::page::choose;
+use crate::remap::page::seal;
+use crate::remap::page::Damage;
 use crate::remap::page::Name;
+use crate::remap::page::Other;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
 use crate::remap::records::Records;
 use crate::remap::slot_page;
 use crate::remap::slot_page::Extent;
+use crate::remap::slot_page::Lifetime;
+use crate::remap::slot_page::Moves;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock;
 use crate::remap::superblock::Found;
@@ -58,6 +64,7 @@ use crate::remap::units::SpareIndex;
 use crate::remap::units::SpareSector;
 use crate::remap::units::MAX_SPARES;
 use crate::setup::MAIN;
+use crate::status;
 use crate::sync::crc32c;
 use crate::sync::zeroed;
 use crate::table::Spare;
@@ -65,6 +72,9 @@ use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
 use kernel::prelude::*;
+
+/// How many bad pages the log names: there may be thousands on a spare that fails.
+const MOST_TOLD: usize = 16;
 
 /// How many pages are read at once.
 const BATCH_PAGES: usize = 32;
@@ -148,6 +158,10 @@ struct Activation<'a> {
     outdated: KVec<Slot>,
     /// Sectors of relocated blocks that could not be saved.
     unreadable: u64,
+    /// How many blocks have moved.
+    moved: Lifetime,
+    /// How many bad pages the log was told of.
+    told: usize,
 }
 
 impl<'a> Activation<'a> {
@@ -159,6 +173,8 @@ impl<'a> Activation<'a> {
             repairs: KVVec::new(),
             outdated: KVec::new(),
             unreadable: 0,
+            moved: Lifetime::default(),
+            told: 0,
         })
     }
 
@@ -166,6 +182,17 @@ impl<'a> Activation<'a> {
     fn device(&self, spare: SpareIndex) -> Result<&'a BlockDevice> {
         let this = self.this;
         this.spare_device(spare).ok_or(ENXIO)
+    }
+
+    /// Says in the log what is bad, as long as that has not been said of many pages.
+    fn tell(&mut self, what: core::fmt::Arguments<'_>) {
+        let name = self.this.log_name();
+        match self.told {
+            0..MOST_TOLD => pr_warn!("{name}: {what}\n"),
+            MOST_TOLD => pr_warn!("{name}: more pages are bad, which the log does not name\n"),
+            _ => {}
+        }
+        self.told = self.told.saturating_add(1);
     }
 
     /// Reads the two superblock pages of a spare.
@@ -359,6 +386,8 @@ impl<'a> Activation<'a> {
             table.spares.used(),
             table.spares.slots()
         );
+        self.this.counts.count(self.moved);
+        status::reset_stats(self.this);
         self.this.set_table(table, self.unreadable);
     }
 
@@ -389,7 +418,7 @@ impl<'a> Activation<'a> {
     /// Takes over slot page `page`, which is page `at` of the buffers when `both` were read.
     fn load_page(
         &mut self,
-        metadata: &Metadata,
+        metadata: &mut Metadata,
         table: &Table,
         spare: SpareIndex,
         page: PageNumber,
@@ -418,22 +447,33 @@ impl<'a> Activation<'a> {
         }
         let front = nth_page(&self.front, at).filter(|_| front_read);
         let back = nth_page(&self.back, at).filter(|_| back_read);
-        let choice = choose(front, back, &name, crc32c).map_err(|bad| {
-            refuse(self.this, format_args!(
+        let this = self.this;
+        let choice = choose(front, back, |page| examine(page, &name, metadata)).map_err(|bad| {
+            refuse(this, format_args!(
                 "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
                 page.get()
             ))
         })?;
-        if choice.repair {
-            self.repairs
-                .push((spare, page, choice.newest.other()), GFP_KERNEL)?;
-        }
         let newest = choice.newest;
-        self.load_entries(metadata, table, spare, page, newest, at)?;
+        if choice.repair() {
+            self.repairs
+                .push((spare, page, newest.other()), GFP_KERNEL)?;
+        }
+        if let Other::Bad(damage) = choice.other {
+            self.tell(format_args!(
+                "slot page {} of {spare}: {} {damage}, {} is used",
+                page.get(),
+                copy(newest.other()),
+                copy(newest)
+            ));
+        }
+        let moves = self.load_entries(metadata, table, spare, page, newest, at)?;
+        *metadata.member(spare)?.moves(page)? = moves;
         Ok(choice.sequence)
     }
 
-    /// Takes over the entries of the good page `page` of `spare`, which is page `at` of one of the buffers.
+    /// Takes over the entries of the good page `page` of `spare`, which is page `at` of one of the buffers. Returns how many
+    /// blocks it says have moved.
     fn load_entries(
         &mut self,
         metadata: &Metadata,
@@ -442,30 +482,15 @@ impl<'a> Activation<'a> {
         page: PageNumber,
         newest: End,
         at: usize,
-    ) -> Result {
-        let set = &metadata.set;
-        let extent = Extent {
-            block_size: set.block_size,
-            main_sectors: set.main_sectors,
-        };
-        let slots = set.slots_of.get(spare.get()).copied().unwrap_or_default();
-        let this = self.this;
-        let refuse = |why: &dyn core::fmt::Display| {
-            refuse(
-                this,
-                format_args!(
-                "slot page {} of {spare} {why}: nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
-                page.get()
-            ),
-            )
-        };
+    ) -> Result<Moves> {
         let buffer = match newest {
             End::Front => &self.front,
             End::Back => &self.back,
         };
         let bytes = nth_page(buffer, at).ok_or(EINVAL)?;
-        for entry in slot_page::entries(bytes, page, slots, &extent) {
-            let (number, entry) = entry.map_err(|damage| refuse(&damage))?;
+        let extent = extent(metadata);
+        for entry in slot_page::entries(bytes, page, slots_of(metadata, spare), &extent) {
+            let (number, entry) = entry.map_err(|_| EINVAL)?;
             let slot = Slot::new(spare, number);
             match entry {
                 SlotEntry::Free => {}
@@ -477,7 +502,9 @@ impl<'a> Activation<'a> {
                 }
             }
         }
-        Ok(())
+        let moves = slot_page::moves(bytes);
+        self.moved.add(moves);
+        Ok(moves)
     }
 
     /// Reads what a missing spare holds from its witness pages.
@@ -499,16 +526,16 @@ impl<'a> Activation<'a> {
                 subject: Subject::Witness(page),
             };
             let read = read_page(device, place.0, &mut self.front);
-            let good = nth_page(&self.front, 0)
-                .filter(|_| read.is_ok())
-                .is_some_and(|page| check(page, &name, crc32c).is_ok());
-            if !good {
-                return Err(refuse(self.this, format_args!(
-                    "{spare} is missing, and page {} of {witness}, which says what it holds, is bad: give the \
-                     spare back",
+            let bytes = nth_page(&self.front, 0).filter(|_| read.is_ok());
+            let good = bytes
+                .ok_or(Damage::Unreadable)
+                .and_then(|bytes| examine(bytes, &name, metadata));
+            good.map_err(|damage| {
+                refuse(self.this, format_args!(
+                    "{spare} is missing, and page {} of {witness}, which says what it holds, {damage}: give the spare back",
                     page.get()
-                )));
-            }
+                ))
+            })?;
             self.load_entries(metadata, table, spare, page, End::Front, 0)?;
         }
         Ok(())
@@ -524,7 +551,7 @@ impl<'a> Activation<'a> {
     ) -> Result {
         let this = self.this;
         let members = || metadata_spares(existing);
-        let repairs = |member: &assembly::Member<'_>| matches!(member, assembly::Member::Ready { choice, .. } if choice.repair);
+        let repairs = |member: &assembly::Member<'_>| matches!(member, assembly::Member::Ready { choice, .. } if choice.repair());
         if members().any(|(_, member)| repairs(member)) || !self.repairs.is_empty() {
             // What was read may be in the cache of the drive only, and is to be what a bad copy is made from.
             for spare in metadata.set.spares.spares() {
@@ -537,7 +564,7 @@ impl<'a> Activation<'a> {
                 superblock, choice, ..
             } = member
             {
-                if choice.repair {
+                if choice.repair() {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
                     let subject = Subject::Superblock;
@@ -565,7 +592,7 @@ impl<'a> Activation<'a> {
         for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {
                 metadata.write_superblock(this, spare, |_| {})?;
-                self.write_witness_pages(metadata, table, spare)?;
+                self.write_witness_pages(metadata, spare)?;
             }
         }
         let added = existing.added;
@@ -585,17 +612,18 @@ impl<'a> Activation<'a> {
                     .write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
             }
         }
-        self.repair_witnesses(metadata, table)?;
+        self.repair_witnesses(metadata)?;
         let outdated = core::mem::take(&mut self.outdated);
         for slot in outdated.iter() {
             table.release(*slot)?;
         }
         for spare in metadata.set.spares.spares() {
             let slots = || {
-                outdated
-                    .iter()
-                    .copied()
-                    .filter(|slot| slot.spare() == spare)
+                let here = outdated.iter().filter(|slot| slot.spare() == spare);
+                here.map(|slot| Changed {
+                    slot: *slot,
+                    counts: false,
+                })
             };
             if slots().next().is_none() {
                 continue;
@@ -609,12 +637,7 @@ impl<'a> Activation<'a> {
     }
 
     /// Gives a spare that joins the set the witness pages of the spare before it.
-    fn write_witness_pages(
-        &mut self,
-        metadata: &mut Metadata,
-        table: &Table,
-        spare: SpareIndex,
-    ) -> Result {
+    fn write_witness_pages(&mut self, metadata: &mut Metadata, spare: SpareIndex) -> Result {
         let set = metadata.set;
         let mut spares = set.spares.spares();
         let Some(before) = spares.find(|other| set.spares.witness_of(*other) == Some(spare)) else {
@@ -622,9 +645,8 @@ impl<'a> Activation<'a> {
         };
         let mark = metadata.member(before)?.superblock.slot_mark;
         for page in mark.pages() {
-            let sequence = metadata.member(before)?.sequence;
-            let sequence = sequence.unwrap_or(Sequence::FIRST);
-            self.write_witness_page(metadata, table, before, page, sequence)?;
+            let sequence = self.read_slot_page(metadata, before, page)?;
+            self.write_witness_page(metadata, before, page, sequence)?;
         }
         self.device(spare)?.flush()?;
         metadata.write_superblock(self.this, spare, |superblock| {
@@ -632,28 +654,46 @@ impl<'a> Activation<'a> {
         })
     }
 
-    /// Writes the witness page of a slot page from what is known of the slots.
-    fn write_witness_page(
-        &self,
+    /// Reads a slot page, both copies of which are the same by now.
+    fn read_slot_page(
+        &mut self,
         metadata: &mut Metadata,
-        table: &Table,
+        spare: SpareIndex,
+        page: PageNumber,
+    ) -> Result<Sequence> {
+        let name = Name {
+            uuid: metadata.set.uuid,
+            spare,
+            subject: Subject::Slots(page),
+        };
+        let layout = metadata.member(spare)?.superblock.layout;
+        let place = layout.slot_page(page, End::Front).ok_or(EINVAL)?;
+        read_page(self.device(spare)?, place.0, &mut self.front)?;
+        check(page_in(&mut self.front)?, &name, crc32c).map_err(|_| EIO)
+    }
+
+    /// Makes a witness page of the slot page that was just read.
+    fn write_witness_page(
+        &mut self,
+        metadata: &mut Metadata,
         spare: SpareIndex,
         page: PageNumber,
         sequence: Sequence,
     ) -> Result {
-        let change = Change {
-            this: self.this,
-            records: &table.spares,
+        let name = Name {
+            uuid: metadata.set.uuid,
             spare,
-            update: Update::Occupy,
+            subject: Subject::Witness(page),
         };
+        seal(page_in(&mut self.front)?, &name, sequence, crc32c);
         let witness = metadata.witness(spare).ok_or(EINVAL)?;
-        let none = || core::iter::empty();
-        metadata.write_witness(&change, &none, page, sequence, witness)
+        let layout = metadata.member(witness)?.superblock.layout;
+        let place = layout.witness_page(page).ok_or(EINVAL)?;
+        (self.device(witness)?).write_through(place.0, &mut self.front.sectors(0, PAGE)?)
     }
 
     /// Writes witness pages again that are bad, or say something else than the slot pages that they stand for.
-    fn repair_witnesses(&mut self, metadata: &mut Metadata, table: &Table) -> Result {
+    fn repair_witnesses(&mut self, metadata: &mut Metadata) -> Result {
         for spare in metadata.set.spares.spares() {
             let Some(witness) = metadata.witness(spare) else {
                 return Ok(());
@@ -661,29 +701,39 @@ impl<'a> Activation<'a> {
             let superblock = metadata.member(witness)?.superblock;
             let mark = metadata.member(spare)?.superblock.slot_mark;
             for page in mark.pages() {
+                let own = self.read_slot_page(metadata, spare, page)?;
                 let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
-                let own = metadata.member(spare)?.superblock.layout;
-                let own = own.slot_page(page, End::Front).ok_or(EINVAL)?;
-                let sequence = |subject, read: Result, buffer: &Buffer| {
-                    let name = Name {
-                        uuid: metadata.set.uuid,
-                        spare,
-                        subject,
-                    };
-                    let page = nth_page(buffer, 0).filter(|_| read.is_ok());
-                    page.and_then(|page| check(page, &name, crc32c).ok())
+                let name = Name {
+                    uuid: metadata.set.uuid,
+                    spare,
+                    subject: Subject::Witness(page),
                 };
-                let read = read_page(self.device(spare)?, own.0, &mut self.front);
-                let own = sequence(Subject::Slots(page), read, &self.front);
                 let read = read_page(self.device(witness)?, place.0, &mut self.back);
-                let theirs = sequence(Subject::Witness(page), read, &self.back);
-                let own = own.ok_or(EIO)?;
-                if theirs != Some(own) {
-                    self.write_witness_page(metadata, table, spare, page, own)?;
+                let theirs = nth_page(&self.back, 0).filter(|_| read.is_ok());
+                let theirs = theirs
+                    .ok_or(Damage::Unreadable)
+                    .and_then(|page| check(page, &name, crc32c));
+                let same =
+                    slot_page::same_content(page_in(&mut self.front)?, page_in(&mut self.back)?);
+                if theirs == Ok(own) && same {
+                    continue;
                 }
+                // One that is ahead or behind is what a crash leaves.
+                match theirs {
+                    Ok(theirs) if theirs == own => self.tell(format_args!(
+                        "witness page {} of {witness} contradicts the slot page of {spare}, which counts",
+                        page.get()
+                    )),
+                    Err(damage) if superblock.witness_mark.contains(page) => self.tell(format_args!(
+                        "witness page {} of {witness} {damage}, the slot page of {spare} counts",
+                        page.get()
+                    )),
+                    _ => {}
+                }
+                self.write_witness_page(metadata, spare, page, own)?;
                 // What a witness has was tried, whether or not the slot page has it.
                 let member = metadata.member(spare)?;
-                member.sequence = member.sequence.max(theirs);
+                member.sequence = member.sequence.max(theirs.ok());
             }
             if superblock.witness_mark < mark {
                 let raise = |superblock: &mut Superblock| superblock.witness_mark = mark;
@@ -713,6 +763,34 @@ impl<'a> Activation<'a> {
         let page = nth_page(&self.front, 0).ok_or(EINVAL)?;
         check(page, name, crc32c).map_err(|_| EIO)?;
         device.write_through(to.0, &mut self.front.sectors(0, PAGE)?)
+    }
+}
+
+/// Checks all of a slot page or witness page.
+fn examine(page: &Page, name: &Name, metadata: &Metadata) -> Result<Sequence, Damage> {
+    let slots = slots_of(metadata, name.spare);
+    slot_page::examine(page, name, slots, &extent(metadata), crc32c)
+}
+
+/// What entries are checked against.
+fn extent(metadata: &Metadata) -> Extent {
+    Extent {
+        block_size: metadata.set.block_size,
+        main_sectors: metadata.set.main_sectors,
+    }
+}
+
+/// How many slots a spare has.
+fn slots_of(metadata: &Metadata, spare: SpareIndex) -> SlotCount {
+    let slots = metadata.set.slots_of.get(spare.get());
+    slots.copied().unwrap_or_default()
+}
+
+/// The copy of a page at an end, in words.
+fn copy(end: End) -> &'static str {
+    match end {
+        End::Front => "the first copy",
+        End::Back => "the second copy",
     }
 }
 

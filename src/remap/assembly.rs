@@ -83,7 +83,7 @@ pub enum Member<'a> {
         /// What its superblock says.
         superblock: &'a Superblock,
         /// Which copy of it counts.
-        choice: Choice,
+        choice: &'a Choice,
         /// Whether it says something else of the set than [`Existing::set`], so that it must be
         /// written again.
         behind: bool,
@@ -629,7 +629,7 @@ fn existing_member<'a>(
                 State::Initialising => Member::Fresh(superblock.layout),
                 State::Ready => Member::Ready {
                     superblock,
-                    choice: *choice,
+                    choice,
                     behind: false,
                 },
             })

@@ -37,8 +37,8 @@ const NUMBER_AT: usize = 40;
 const SPARE_AT: usize = 44;
 const RESERVED_AT: usize = 46;
 
-/// Where the header ends.
-pub(super) const HEADER_BYTES: usize = 64;
+/// Where the header ends that all classes have alike.
+pub(super) const HEADER_BYTES: usize = 48;
 
 /// The `N` bytes at offset `at`, which are all inside of `bytes`: offsets are constants of the
 /// format.
@@ -117,11 +117,19 @@ impl Subject {
         }
     }
 
+    /// The slot page that it is, or that it stands for.
+    pub(super) const fn slot_page(self) -> Option<PageNumber> {
+        match self {
+            Self::Superblock => None,
+            Self::Slots(page) | Self::Witness(page) => Some(page),
+        }
+    }
+
     /// The page number, as the header has it.
     const fn number(self) -> u32 {
-        match self {
-            Self::Superblock => 0,
-            Self::Slots(page) | Self::Witness(page) => page.get(),
+        match self.slot_page() {
+            Some(page) => page.get(),
+            None => 0,
         }
     }
 }
@@ -259,13 +267,31 @@ pub struct Choice {
     pub newest: End,
     /// Its sequence number.
     pub sequence: Sequence,
-    /// Whether the copy at the other end is bad or older, so that it must be written again from
-    /// the one that counts before the page is next updated.
-    pub repair: bool,
+    /// What the copy at the other end is.
+    pub other: Other,
 }
 
-/// Chooses between the copies `front` and `back` of the page that `name` says, either of which is
-/// [`None`] when it could not be read.
+impl Choice {
+    /// Whether the copy at the other end must be written again from the one that counts before the
+    /// page is next updated.
+    pub fn repair(&self) -> bool {
+        self.other != Other::Same
+    }
+}
+
+/// What the copy of a page is that does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// The same as the one that counts.
+    Same,
+    /// Older, as a crash leaves it.
+    Older,
+    /// Bad.
+    Bad(Damage),
+}
+
+/// Chooses between the copies `front` and `back` of a page, either of which is [`None`] when it
+/// could not be read. `examine` says of a copy, in all that is in it, whether it is good.
 ///
 /// # Errors
 ///
@@ -273,28 +299,32 @@ pub struct Choice {
 pub fn choose(
     front: Option<&Page>,
     back: Option<&Page>,
-    name: &Name,
-    crc: Crc32c,
+    examine: impl Fn(&Page) -> Result<Sequence, Damage>,
 ) -> Result<Choice, BothBad> {
-    let examine = |page: Option<&Page>| check(page.ok_or(Damage::Unreadable)?, name, crc);
-    match_copies(examine(front), examine(back), || front == back)
+    let examine = |page: Option<&Page>| examine(page.ok_or(Damage::Unreadable)?);
+    let same = front == back;
+    let examined = examine(front);
+    match_copies(examined, if same { examined } else { examine(back) }, same)
 }
 
 /// Chooses between two copies by what examining each of them gave; `same` says whether they are
-/// byte for byte the same, and is asked only when their sequence numbers are.
+/// byte for byte the same.
 pub(super) fn match_copies(
     front: Result<Sequence, Damage>,
     back: Result<Sequence, Damage>,
-    same: impl FnOnce() -> bool,
+    same: bool,
 ) -> Result<Choice, BothBad> {
+    let choice = |newest, sequence, other| {
+        Ok(Choice {
+            newest,
+            sequence,
+            other,
+        })
+    };
     match (front, back) {
         (Ok(front), Ok(back)) if front == back => {
-            if same() {
-                Ok(Choice {
-                    newest: End::Front,
-                    sequence: front,
-                    repair: false,
-                })
+            if same {
+                choice(End::Front, front, Other::Same)
             } else {
                 let damage = Damage::Content("sequence number: the other copy has the same one");
                 Err(BothBad {
@@ -303,21 +333,10 @@ pub(super) fn match_copies(
                 })
             }
         }
-        (Ok(front), Ok(back)) if front < back => Ok(Choice {
-            newest: End::Back,
-            sequence: back,
-            repair: true,
-        }),
-        (Ok(sequence), _) => Ok(Choice {
-            newest: End::Front,
-            sequence,
-            repair: true,
-        }),
-        (Err(_), Ok(sequence)) => Ok(Choice {
-            newest: End::Back,
-            sequence,
-            repair: true,
-        }),
+        (Ok(front), Ok(back)) if front < back => choice(End::Back, back, Other::Older),
+        (Ok(front), Ok(_)) => choice(End::Front, front, Other::Older),
+        (Ok(front), Err(damage)) => choice(End::Front, front, Other::Bad(damage)),
+        (Err(damage), Ok(back)) => choice(End::Back, back, Other::Bad(damage)),
         (Err(front), Err(back)) => Err(BothBad { front, back }),
     }
 }

@@ -8,15 +8,20 @@ use super::geometry::EntryIndex;
 use super::geometry::PageNumber;
 use super::geometry::PAGE_BYTES;
 use super::geometry::SLOTS_PER_PAGE;
+use super::page::check;
 use super::page::is_zero;
 use super::page::put;
 use super::page::take;
+use super::page::Crc32c;
 use super::page::Damage;
+use super::page::Name;
 use super::page::Page;
+use super::page::Sequence;
 use super::page::HEADER_BYTES;
 use super::records::Record;
 use super::units::Block;
 use super::units::BlockSize;
+use super::units::Cause;
 use super::units::LiveMask;
 use super::units::Sectors;
 use super::units::SlotCount;
@@ -27,13 +32,21 @@ use super::units::UnixTime;
 /// Bytes in an entry.
 const ENTRY_BYTES: usize = 24;
 
+/// Where the first entry begins.
+const ENTRIES_AT: usize = 64;
+
+const RELOCATED_AT: usize = HEADER_BYTES;
+const AUTOMATIC_AT: usize = 52;
+const REMOVED_AT: usize = 56;
+const UNUSED_AT: usize = 60;
+
 const LIVE_AT: usize = 0;
 const TIME_AT: usize = 8;
 const BLOCK_AT: usize = 16;
 const STATE_AT: usize = 20;
 const RESERVED_AT: usize = 21;
 
-const _: () = assert!(HEADER_BYTES + SLOTS_PER_PAGE as usize * ENTRY_BYTES == PAGE_BYTES);
+const _: () = assert!(ENTRIES_AT + SLOTS_PER_PAGE as usize * ENTRY_BYTES == PAGE_BYTES);
 
 /// The size of main, in blocks: what an entry is checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +74,89 @@ pub enum SlotEntry {
     InUse(Record),
     /// Nothing, and never again: its place on the spare is bad.
     Retired,
+}
+
+/// How many blocks have moved to the slots of a page and back, ever: each number up to `u32::MAX`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Blocks that came from main.
+    pub relocated: u32,
+    /// Those among them that came without being asked for.
+    pub automatic: u32,
+    /// Blocks that went back to main.
+    pub removed: u32,
+}
+
+impl Moves {
+    /// A block that comes from main for this reason.
+    pub const fn relocation(cause: Cause) -> Self {
+        Self {
+            relocated: 1,
+            automatic: cause.is_automatic() as u32,
+            removed: 0,
+        }
+    }
+
+    /// A block that goes back to main.
+    pub const REMOVAL: Self = Self {
+        relocated: 0,
+        automatic: 0,
+        removed: 1,
+    };
+
+    /// These and `others`.
+    pub const fn and(self, others: Self) -> Self {
+        Self {
+            relocated: self.relocated.saturating_add(others.relocated),
+            automatic: self.automatic.saturating_add(others.automatic),
+            removed: self.removed.saturating_add(others.removed),
+        }
+    }
+}
+
+/// How many blocks have moved to all slots of a set and back, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Blocks that came from main.
+    pub relocated: u64,
+    /// Those among them that came without being asked for.
+    pub automatic: u64,
+    /// Blocks that went back to main.
+    pub removed: u64,
+}
+
+impl Lifetime {
+    /// Adds what is known of a page.
+    pub fn add(&mut self, moves: Moves) {
+        self.relocated = self.relocated.saturating_add(moves.relocated.into());
+        self.automatic = self.automatic.saturating_add(moves.automatic.into());
+        self.removed = self.removed.saturating_add(moves.removed.into());
+    }
+}
+
+impl From<Moves> for Lifetime {
+    fn from(moves: Moves) -> Self {
+        let mut lifetime = Self::default();
+        lifetime.add(moves);
+        lifetime
+    }
+}
+
+/// Writes how many blocks have moved. The page must be sealed afterwards.
+pub fn set_moves(page: &mut Page, moves: Moves) {
+    put(page, RELOCATED_AT, moves.relocated.to_le_bytes());
+    put(page, AUTOMATIC_AT, moves.automatic.to_le_bytes());
+    put(page, REMOVED_AT, moves.removed.to_le_bytes());
+}
+
+/// How many blocks have moved, of a page that was found good.
+pub fn moves(page: &Page) -> Moves {
+    let number = |at| u32::from_le_bytes(take(page, at));
+    Moves {
+        relocated: number(RELOCATED_AT),
+        automatic: number(AUTOMATIC_AT),
+        removed: number(REMOVED_AT),
+    }
 }
 
 /// Makes every slot of the page free. The header is [`seal`](super::page::seal)'s.
@@ -155,9 +251,35 @@ pub fn entries<'a>(
     })
 }
 
-/// Whether two pages say the same of their slots, whatever their headers say.
-pub fn same_entries(page: &Page, other: &Page) -> bool {
-    page.get(HEADER_BYTES..) == other.get(HEADER_BYTES..)
+/// Checks that `page` is a good one, with all of its entries, and is the one that `name` says;
+/// returns its sequence number.
+///
+/// # Errors
+///
+/// Why it is not good.
+pub fn examine(
+    page: &Page,
+    name: &Name,
+    slots: SlotCount,
+    extent: &Extent,
+    crc: Crc32c,
+) -> Result<Sequence, Damage> {
+    let sequence = check(page, name, crc)?;
+    let number = name.subject.slot_page().ok_or(Damage::Misplaced)?;
+    let moves = moves(page);
+    if moves.automatic > moves.relocated {
+        return Err(Damage::Content("number of relocated blocks"));
+    }
+    if !is_zero(&take::<{ ENTRIES_AT - UNUSED_AT }>(page, UNUSED_AT)) {
+        return Err(Damage::Content("reserved byte"));
+    }
+    entries(page, number, slots, extent).try_for_each(|entry| entry.map(|_| ()))?;
+    Ok(sequence)
+}
+
+/// Whether two pages, one of which may be the witness page of the other, say the same of their slots.
+pub fn same_content(one: &Page, other: &Page) -> bool {
+    one.get(HEADER_BYTES..) == other.get(HEADER_BYTES..)
 }
 
 /// The time to give to an entry that replaces one of the same block, so that it wins over that one
@@ -174,5 +296,5 @@ pub fn replacement_time(replaced: UnixTime, now: UnixTime) -> Option<UnixTime> {
 /// Where entry `at` begins.
 const fn entry_offset(at: EntryIndex) -> usize {
     // At most 167 entries come before it.
-    HEADER_BYTES.wrapping_add(at.get().wrapping_mul(ENTRY_BYTES))
+    ENTRIES_AT.wrapping_add(at.get().wrapping_mul(ENTRY_BYTES))
 }

@@ -31,6 +31,7 @@ use super::page::Name;
 use super::page::Page;
 use super::page::Sequence;
 use super::page::Subject;
+use super::page::HEADER_BYTES;
 use super::units::BlockSize;
 use super::units::Sectors;
 use super::units::SlotCount;
@@ -40,6 +41,7 @@ use super::units::SpareSector;
 use super::units::UnixTime;
 use super::units::MAX_SPARES;
 
+const UNUSED_AT: usize = HEADER_BYTES;
 const COMPAT_AT: usize = 64;
 const RO_COMPAT_AT: usize = 72;
 const INCOMPAT_AT: usize = 80;
@@ -198,6 +200,9 @@ impl Superblock {
         let incompatible = u64::from_le_bytes(take(page, INCOMPAT_AT));
         if incompatible != 0 {
             return Err(Damage::Incompatible(incompatible));
+        }
+        if !is_zero(page.get(UNUSED_AT..COMPAT_AT).unwrap_or_default()) {
+            return Err(Damage::Content("reserved byte"));
         }
         let knows_all = take(page, COMPAT_AT) == [0; 8];
         if knows_all && !is_zero(page.get(RESERVED_AT..).unwrap_or_default()) {
@@ -399,7 +404,7 @@ pub fn read(
         _ => {}
     }
     let sequence = |copy: Result<Superblock, Damage>| copy.map(|copy| copy.sequence);
-    let choice = match_copies(sequence(front), sequence(back), || pages.0 == pages.1)
+    let choice = match_copies(sequence(front), sequence(back), pages.0 == pages.1)
         .map_err(Unusable::BothBad)?;
     let (page, superblock) = match choice.newest {
         End::Front => (pages.0, front),

@@ -472,6 +472,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether nobody asked for it.
+    pub const fn is_automatic(self) -> bool {
+        !matches!(self, Self::Message | Self::Import)
+    }
+
     /// The word for it in the reply to the message `list`.
     pub const fn name(self) -> &'static str {
         match self {

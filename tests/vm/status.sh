@@ -24,6 +24,7 @@ scenario() {
 	requests
 	failures
 	blocks
+	lasts
 	dmsetup remove remap
 	blkdiscard -z /dev/spare
 	never_waits
@@ -134,6 +135,21 @@ blocks() {
 	equal "there is no background pass and no model yet" \
 		'scan=off scan_pos=0 scan_passes=0 scan_errors=0 exhaustion_days=-' \
 		"$(remap_values remap scan scan_pos scan_passes scan_errors exhaustion_days)"
+}
+
+# lasts: what was relocated and brought back is counted over all activations.
+lasts() {
+	equal "stats counts the same so far" $'relocated=111\nrelocated_auto=0\nremoved=10' \
+		"$(remap remap stats | grep -E '^(relocated|removed)')"
+	dmsetup remove remap
+	dmsetup create remap --table "0 $size remap /dev/main 2 /dev/spare /dev/more"
+	equal "the next activation has not forgotten it" \
+		'used=101 unreadable=1 relocated=111 relocated_auto=0 removed=10 refused=0 meta_errors=0' "$(totals)"
+	equal "stats counts from there on" $'relocated=0\nrelocated_auto=0\nremoved=0' \
+		"$(remap remap stats | grep -E '^(relocated|removed)')"
+	remap remap remove 8000 801
+	equal "and so does status" \
+		'used=0 unreadable=0 relocated=111 relocated_auto=0 removed=111 refused=0 meta_errors=0' "$(totals)"
 }
 
 # at_once COMMAND...: COMMAND succeeds before main answers.

@@ -21,6 +21,7 @@ use dm_remap_host::remap::geometry::EntryIndex;
 use dm_remap_host::remap::geometry::Layout;
 use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::PageNumber;
+use dm_remap_host::remap::page::check;
 use dm_remap_host::remap::page::choose;
 use dm_remap_host::remap::page::seal;
 use dm_remap_host::remap::page::Name;
@@ -256,7 +257,8 @@ fn read_slot_page(disk: &Disk, of: &Superblock, number: PageNumber) -> (Page, Se
         spare: of.spare,
         subject: Subject::Slots(number),
     };
-    let choice = choose(Some(&front), Some(&back), &name, crc32c).expect("one copy is good");
+    let choice = choose(Some(&front), Some(&back), |page| check(page, &name, crc32c))
+        .expect("one copy is good");
     let page = match choice.newest {
         End::Front => front,
         End::Back => back,
@@ -313,7 +315,7 @@ fn is_complete(disks: &[Disk]) -> bool {
             .members
             .iter()
             .flatten()
-            .all(|member| matches!(member, Member::Ready { behind: false, choice, .. } if !choice.repair)),
+            .all(|member| matches!(member, Member::Ready { behind: false, choice, .. } if !choice.repair())),
     }
 }
 
@@ -489,7 +491,7 @@ fn repairs(disks: &[Disk]) -> Vec<Step> {
         let found = reading
             .expect("the spare is good")
             .expect("the spare is not blank");
-        if found.choice.repair {
+        if found.choice.repair() {
             let layout = found.superblock.layout;
             let page = disk.read(layout.superblock(found.choice.newest));
             steps.push(Step::Write(

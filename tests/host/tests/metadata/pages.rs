@@ -14,15 +14,22 @@ use dm_remap_host::remap::page::BothBad;
 use dm_remap_host::remap::page::Choice;
 use dm_remap_host::remap::page::Damage;
 use dm_remap_host::remap::page::Name;
+use dm_remap_host::remap::page::Other;
 use dm_remap_host::remap::page::Page;
 use dm_remap_host::remap::page::Sequence;
 use dm_remap_host::remap::page::Subject;
 use dm_remap_host::remap::records::Record;
 use dm_remap_host::remap::slot_page::entries;
 use dm_remap_host::remap::slot_page::entry;
+use dm_remap_host::remap::slot_page::examine;
+use dm_remap_host::remap::slot_page::moves;
 use dm_remap_host::remap::slot_page::replacement_time;
+use dm_remap_host::remap::slot_page::same_content;
 use dm_remap_host::remap::slot_page::set_entry;
+use dm_remap_host::remap::slot_page::set_moves;
 use dm_remap_host::remap::slot_page::Extent;
+use dm_remap_host::remap::slot_page::Lifetime;
+use dm_remap_host::remap::slot_page::Moves;
 use dm_remap_host::remap::slot_page::SlotEntry;
 use dm_remap_host::remap::superblock::read;
 use dm_remap_host::remap::superblock::State;
@@ -178,7 +185,9 @@ fn a_bad_header_with_a_right_checksum_is_refused() {
     content(44, &[15], "spare index");
     content(45, &[1], "spare index");
     content(46, &[1], "reserved byte in its header");
-    content(63, &[1], "reserved byte in its header");
+    content(47, &[1], "reserved byte in its header");
+    content(48, &[1], "reserved byte");
+    content(63, &[1], "reserved byte");
     content(88, &[0; 8], "size of main");
     // 2^32 blocks of 8 sectors are the most.
     content(88, &[1, 0, 0, 0, 8, 0, 0, 0], "size of main");
@@ -288,6 +297,11 @@ fn an_entry_beyond_the_last_slot_is_damage() {
     );
 }
 
+/// Whether all of a page is good.
+fn good(subject: Subject) -> impl Fn(&Page) -> Result<Sequence, Damage> {
+    move |page| examine(page, &name(subject), SlotCount(168), &extent(), crc32c)
+}
+
 /// What choosing between copies with these sequence numbers gives; `None` is a torn copy.
 fn choose_of(front: Option<u64>, back: Option<u64>) -> Result<Choice, BothBad> {
     let subject = Subject::Slots(PageNumber::FIRST);
@@ -299,29 +313,25 @@ fn choose_of(front: Option<u64>, back: Option<u64>) -> Result<Choice, BothBad> {
             page
         }
     };
-    choose(
-        Some(&copy(front)),
-        Some(&copy(back)),
-        &name(subject),
-        crc32c,
-    )
+    choose(Some(&copy(front)), Some(&copy(back)), good(subject))
 }
 
 #[test]
 fn of_two_copies_the_newest_good_one_counts() {
-    let chosen = |newest, number, repair| {
+    let chosen = |newest, number, other| {
         Ok(Choice {
             newest,
             sequence: sequence(number),
-            repair,
+            other,
         })
     };
-    assert_eq!(choose_of(Some(5), Some(5)), chosen(End::Front, 5, false));
-    assert_eq!(choose_of(Some(6), Some(5)), chosen(End::Front, 6, true));
-    assert_eq!(choose_of(Some(5), Some(6)), chosen(End::Back, 6, true));
-    assert_eq!(choose_of(None, Some(6)), chosen(End::Back, 6, true));
-    assert_eq!(choose_of(Some(5), None), chosen(End::Front, 5, true));
     let torn = Damage::Checksum;
+    let (same, older, bad) = (Other::Same, Other::Older, Other::Bad(torn));
+    assert_eq!(choose_of(Some(5), Some(5)), chosen(End::Front, 5, same));
+    assert_eq!(choose_of(Some(6), Some(5)), chosen(End::Front, 6, older));
+    assert_eq!(choose_of(Some(5), Some(6)), chosen(End::Back, 6, older));
+    assert_eq!(choose_of(None, Some(6)), chosen(End::Back, 6, bad));
+    assert_eq!(choose_of(Some(5), None), chosen(End::Front, 5, bad));
     assert_eq!(
         choose_of(None, None),
         Err(BothBad {
@@ -335,9 +345,10 @@ fn of_two_copies_the_newest_good_one_counts() {
 fn a_copy_that_cannot_be_read_is_a_bad_one() {
     let subject = Subject::Witness(PageNumber::FIRST);
     let page = slot_page(subject, Sequence::FIRST);
-    let chosen = choose(None, Some(&page), &name(subject), crc32c).unwrap();
-    assert_eq!((chosen.newest, chosen.repair), (End::Back, true));
-    let bad = choose(None, Some(&BLANK), &name(subject), crc32c).unwrap_err();
+    let chosen = choose(None, Some(&page), good(subject)).unwrap();
+    let unreadable = Other::Bad(Damage::Unreadable);
+    assert_eq!((chosen.newest, chosen.other), (End::Back, unreadable));
+    let bad = choose(None, Some(&BLANK), good(subject)).unwrap_err();
     assert_eq!((bad.front, bad.back), (Damage::Unreadable, Damage::Zero));
 }
 
@@ -348,7 +359,106 @@ fn two_contents_with_one_sequence_number_are_damage() {
     let mut back = front;
     set_entry(&mut back, at(50), SlotEntry::Retired);
     seal(&mut back, &name(subject), Sequence::FIRST, crc32c);
-    assert!(choose(Some(&front), Some(&back), &name(subject), crc32c).is_err());
+    assert!(choose(Some(&front), Some(&back), good(subject)).is_err());
+}
+
+/// A bad entry makes a copy as bad as a wrong checksum does, whether the copy is newer or as old.
+#[test]
+fn a_copy_with_a_bad_entry_does_not_count() {
+    let subject = Subject::Slots(PageNumber::FIRST);
+    let good_one = slot_page(subject, sequence(5));
+    let bad_one = |number| {
+        let mut page = good_one;
+        page[64 + 20] = 7;
+        seal(&mut page, &name(subject), sequence(number), crc32c);
+        page
+    };
+    let damage = Damage::Content("slot state");
+    for number in [4, 5, 6] {
+        let bad_one = bad_one(number);
+        for (front, back, newest) in [
+            (&bad_one, &good_one, End::Back),
+            (&good_one, &bad_one, End::Front),
+        ] {
+            let choice = choose(Some(front), Some(back), good(subject));
+            let expected = Choice {
+                newest,
+                sequence: sequence(5),
+                other: Other::Bad(damage),
+            };
+            assert_eq!(choice, Ok(expected), "{number}");
+        }
+        let both = choose(Some(&bad_one), Some(&bad_one), good(subject));
+        let (front, back) = (damage, damage);
+        assert_eq!(both, Err(BothBad { front, back }));
+    }
+}
+
+#[test]
+fn what_is_counted_comes_back_and_stops_at_the_highest_number() {
+    let subject = Subject::Slots(PageNumber::FIRST);
+    let mut page = slot_page(subject, Sequence::FIRST);
+    let examine = |page: &Page| good(subject)(page);
+    assert_eq!(moves(&page), Moves::default());
+    let automatic = [Cause::Read, Cause::Write, Cause::Scan, Cause::Spare];
+    let asked_for = [Cause::Message, Cause::Import];
+    let relocations = automatic
+        .iter()
+        .chain(&asked_for)
+        .map(|cause| Moves::relocation(*cause));
+    let counted = relocations
+        .chain([Moves::REMOVAL])
+        .fold(Moves::default(), Moves::and);
+    let expected = Moves {
+        relocated: 6,
+        automatic: 4,
+        removed: 1,
+    };
+    assert_eq!(counted, expected);
+    set_moves(&mut page, counted);
+    seal(&mut page, &name(subject), Sequence::FIRST, crc32c);
+    assert_eq!(examine(&page), Ok(Sequence::FIRST));
+    assert_eq!(moves(&page), counted);
+
+    let most = Moves {
+        relocated: u32::MAX,
+        automatic: u32::MAX,
+        removed: u32::MAX,
+    };
+    assert_eq!(most.and(counted), most);
+    let mut all = Lifetime::default();
+    all.add(most);
+    all.add(counted);
+    assert_eq!((all.relocated, all.removed), ((1 << 32) + 5, 1 << 32));
+
+    set_moves(
+        &mut page,
+        Moves {
+            automatic: 7,
+            ..expected
+        },
+    );
+    seal(&mut page, &name(subject), Sequence::FIRST, crc32c);
+    let damage = Damage::Content("number of relocated blocks");
+    assert_eq!(examine(&page), Err(damage));
+    page[60] = 1;
+    set_moves(&mut page, expected);
+    seal(&mut page, &name(subject), Sequence::FIRST, crc32c);
+    assert_eq!(examine(&page), Err(Damage::Content("reserved byte")));
+}
+
+/// A witness page says the same as the slot page that it stands for, under another name.
+#[test]
+fn contents_are_compared_without_their_names() {
+    let [slots, witness] =
+        [Subject::Slots, Subject::Witness].map(|subject| subject(PageNumber::FIRST));
+    let page = slot_page(slots, sequence(7));
+    assert!(same_content(&page, &slot_page(witness, sequence(8))));
+    for at in [48, 64, 4095] {
+        let mut other = page;
+        other[at] ^= 1;
+        assert!(!same_content(&page, &other), "byte {at}");
+    }
 }
 
 #[test]
@@ -374,7 +484,7 @@ fn the_superblocks_of_a_spare_are_blank_good_or_refused() {
     ] {
         let found = read(front, back).unwrap().unwrap();
         assert_eq!(found.superblock.state, State::Ready);
-        assert_eq!((found.choice.newest, found.choice.repair), (newest, true));
+        assert_eq!((found.choice.newest, found.choice.repair()), (newest, true));
     }
     for (front, back) in [(&begun, &BLANK), (&BLANK, &begun), (&begun, &begun)] {
         let found = read(front, back).unwrap().unwrap();

@@ -12,14 +12,16 @@ use dm_remap_host::crc32c::crc32c;
 use dm_remap_host::remap::geometry::EntryIndex;
 use dm_remap_host::remap::geometry::PageNumber;
 use dm_remap_host::remap::identity::Uuid;
-use dm_remap_host::remap::page::check;
 use dm_remap_host::remap::page::seal;
 use dm_remap_host::remap::page::Name;
 use dm_remap_host::remap::page::Page;
 use dm_remap_host::remap::page::Subject;
 use dm_remap_host::remap::slot_page::clear;
 use dm_remap_host::remap::slot_page::entries;
+use dm_remap_host::remap::slot_page::examine;
+use dm_remap_host::remap::slot_page::moves;
 use dm_remap_host::remap::slot_page::set_entry;
+use dm_remap_host::remap::slot_page::set_moves;
 use dm_remap_host::remap::slot_page::Extent;
 use dm_remap_host::remap::slot_page::SlotEntry;
 use dm_remap_host::remap::superblock::State;
@@ -162,9 +164,6 @@ fn the_superblocks_are_read_and_written() {
 fn the_slot_pages_are_read_and_written() {
     for name in ["slot-page-empty.txt", "slot-page.txt", "witness-page.txt"] {
         let vector = Vector::read(name);
-        let sequence = check(&vector.page, &vector.name(), crc32c).expect("the page is good");
-        assert_eq!(sequence.get(), vector.number("sequence"), "{name}");
-
         let (Subject::Slots(number) | Subject::Witness(number)) = vector.name().subject else {
             panic!("{name} is a superblock");
         };
@@ -173,9 +172,18 @@ fn the_slot_pages_are_read_and_written() {
             main_sectors: Sectors(vector.number("main_sectors")),
         };
         let slots = SlotCount(vector.number("slots") as u32);
-        let mut meaning = String::new();
+        let sequence = examine(&vector.page, &vector.name(), slots, &extent, crc32c)
+            .expect("the page is good");
+        assert_eq!(sequence.get(), vector.number("sequence"), "{name}");
+
         let mut page = [0xff; 4096];
         clear(&mut page);
+        let moved = moves(&vector.page);
+        set_moves(&mut page, moved);
+        let mut meaning = format!(
+            "relocated = {}\nrelocated_auto = {}\nremoved = {}\n",
+            moved.relocated, moved.automatic, moved.removed
+        );
         for entry in entries(&vector.page, number, slots, &extent) {
             let (slot, entry) = entry.expect("the entry is good");
             assert_eq!(PageNumber::of(slot), number);
@@ -199,7 +207,7 @@ fn the_slot_pages_are_read_and_written() {
         let stated: Vec<&str> = vector
             .meaning
             .lines()
-            .filter(|line| line.starts_with("entry "))
+            .filter(|line| line.starts_with("entry ") || line.starts_with("re"))
             .collect();
         assert_eq!(meaning.lines().collect::<Vec<_>>(), stated, "{name}");
 
