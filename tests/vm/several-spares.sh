@@ -3,8 +3,8 @@
 # Several spares: blocks on all of them, one more added while blocks are relocated, and
 # one missing.  Then only its blocks fail.
 
-# shellcheck source=lib-sectors.sh
-. /tests/lib-sectors.sh
+# shellcheck source=lib-interface.sh
+. /tests/lib-interface.sh
 
 dev=/dev/mapper/remap
 
@@ -62,7 +62,7 @@ two_spares() {
 }
 
 a_third_spare() {
-	local list total
+	local list total before
 	list=$(remap remap list)
 	total=$(remap_status remap total)
 	dmsetup load remap --table "$(table /dev/a /dev/b /dev/c)"
@@ -72,6 +72,11 @@ a_third_spare() {
 	equal "every relocation is where it was" "$list" "$(remap remap list)"
 	check "all data is there" sectors holds "$dev" 700 500 two
 	equal "the table has the three of them" 3 "$(dmsetup table remap | cut -d ' ' -f 5)"
+
+	dmsetup remove remap
+	before=$(changes main a b c)
+	dmsetup create remap --table "$(table /dev/a /dev/b /dev/c)"
+	equal "nothing was left to be written at the next activation" "$before" "$(changes main a b c)"
 
 	check "blocks can be relocated to it" remap remap add 1056 144
 	check "some of them are on it" test -n "$(on_spare 2)"
