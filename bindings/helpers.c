@@ -51,9 +51,9 @@ void dm_remap_memalloc_noio_restore(unsigned int flags)
 	memalloc_noio_restore(flags);
 }
 
-void dm_remap_init_work(struct work_struct *work, work_func_t func)
+void dm_remap_init_work(struct delayed_work *work, work_func_t func)
 {
-	INIT_WORK(work, func);
+	INIT_DELAYED_WORK(work, func);
 }
 
 /*
@@ -108,26 +108,34 @@ bool dm_remap_log_allowed(void)
 	return __ratelimit(&limit);
 }
 
-/* The buffer must hold bio->bi_iter.bi_size bytes. */
-void dm_remap_bio_to_buffer(struct bio *bio, char *buffer)
-{
-	struct bvec_iter iter;
-	struct bio_vec bv;
+/*
+ * Calls f for each piece of len bytes of data from offset on; the bio must have
+ * as many.
+ */
+#define for_each_piece(bv, bio, offset, len, f) do {			\
+	struct bvec_iter iter = (bio)->bi_iter;				\
+	struct bio_vec bv;						\
+									\
+	bio_advance_iter(bio, &iter, offset);				\
+	iter.bi_size = len;						\
+	__bio_for_each_segment(bv, bio, iter, iter)			\
+		f;							\
+} while (0)
 
-	bio_for_each_segment(bv, bio, iter) {
+void dm_remap_bio_to_buffer(struct bio *bio, unsigned int offset, char *buffer,
+			    size_t len)
+{
+	for_each_piece(bv, bio, offset, len, {
 		memcpy_from_bvec(buffer, &bv);
 		buffer += bv.bv_len;
-	}
+	});
 }
 
-/* The buffer must hold bio->bi_iter.bi_size bytes. */
-void dm_remap_buffer_to_bio(const char *buffer, struct bio *bio)
+void dm_remap_buffer_to_bio(const char *buffer, size_t len, struct bio *bio,
+			    unsigned int offset)
 {
-	struct bvec_iter iter;
-	struct bio_vec bv;
-
-	bio_for_each_segment(bv, bio, iter) {
+	for_each_piece(bv, bio, offset, len, {
 		memcpy_to_bvec(&bv, buffer);
 		buffer += bv.bv_len;
-	}
+	});
 }

@@ -20,7 +20,7 @@ void dm_remap_preempt_enable(void);
 unsigned int dm_remap_memalloc_noio_save(void);
 void dm_remap_memalloc_noio_restore(unsigned int flags);
 
-void dm_remap_init_work(struct work_struct *work, work_func_t func);
+void dm_remap_init_work(struct delayed_work *work, work_func_t func);
 struct workqueue_struct *dm_remap_alloc_workqueue(const char *device);
 
 bool dm_remap_bdev_read_only(struct block_device *bdev);
@@ -32,7 +32,10 @@ unsigned int dm_remap_bdev_physical_block_size(struct block_device *bdev);
 
 bool dm_remap_log_allowed(void);
 
-void dm_remap_bio_to_buffer(struct bio *bio, char *buffer);
-void dm_remap_buffer_to_bio(const char *buffer, struct bio *bio);
+/* The bio must have len bytes of data from offset on. */
+void dm_remap_bio_to_buffer(struct bio *bio, unsigned int offset, char *buffer,
+			    size_t len);
+void dm_remap_buffer_to_bio(const char *buffer, size_t len, struct bio *bio,
+			    unsigned int offset);
 
 #endif

@@ -180,36 +180,79 @@ impl Bio {
         unsafe { (*self.as_ptr()).bi_opf &= !POLLED };
     }
 
-    /// Copies the data of a write into `buffer`.
+    /// Which sectors and pages the bio is for, and its `bi_flags`: what drivers change while they have it.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> (bindings::bvec_iter, u16) {
+        // SAFETY: By the type invariant the bio is live.
+        let iter = unsafe { (*self.as_ptr()).bi_iter };
+        // SAFETY: As above.
+        let flags = unsafe { (*self.as_ptr()).bi_flags };
+        (iter, flags)
+    }
+
+    /// Makes the bio, which has ended, one that was never sent to a device: `dm_bio_restore()` of
+    /// `drivers/md/dm-bio-record.h`. Integrity metadata is not offered, and `bi_end_io` is device mapper's.
+    pub(crate) fn restore(&mut self, iter: bindings::bvec_iter, flags: u16) {
+        // SAFETY: By the type invariant the bio is live and nobody else changes it.
+        unsafe { (*self.as_ptr()).bi_iter = iter };
+        // SAFETY: As above.
+        unsafe { (*self.as_ptr()).bi_flags = flags };
+        // SAFETY: As above. No other part of it is under way.
+        unsafe { (*self.as_ptr()).__bi_remaining.counter = 1 };
+    }
+
+    /// Whether the request is a guess at what will be wanted.
+    pub(crate) fn is_readahead(&self) -> bool {
+        self.flags() & READAHEAD != 0
+    }
+
+    /// Whether what it writes must be stable when it ends.
+    pub(crate) fn is_fua(&self) -> bool {
+        self.flags() & FUA != 0
+    }
+
+    /// Copies the data of a write, from its sector `first` on, into `buffer`, and fills that.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the bio is no write, or `buffer` is smaller than it.
-    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Result {
-        self.check_data(Operation::Write, buffer.len())?;
-        // SAFETY: The bio is live and, as a write, has data pages; the buffer is large enough for them.
-        unsafe { bindings::dm_remap_bio_to_buffer(self.as_ptr(), buffer.as_mut_ptr()) };
+    /// `EINVAL` when the bio is no write, or has less data.
+    pub(crate) fn copy_to(&self, first: usize, buffer: &mut [u8]) -> Result {
+        let offset = self.offset_of_data(Operation::Write, first, buffer.len())?;
+        // SAFETY: The bio is live and, as a write, has data pages: `buffer.len()` bytes from `offset` on and more.
+        unsafe {
+            bindings::dm_remap_bio_to_buffer(
+                self.as_ptr(),
+                offset,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
+        };
         Ok(())
     }
 
-    /// Fills in the data of a read from `buffer`.
+    /// Fills in the data of a read, from its sector `first` on, from `buffer`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the bio is no read, or `buffer` is smaller than it.
-    pub(crate) fn copy_from(&mut self, buffer: &[u8]) -> Result {
-        self.check_data(Operation::Read, buffer.len())?;
-        // SAFETY: The bio is live and, as a read, has data pages to be filled; the buffer has enough bytes for them.
-        unsafe { bindings::dm_remap_buffer_to_bio(buffer.as_ptr(), self.as_ptr()) };
+    /// `EINVAL` when the bio is no read, or wants less data.
+    pub(crate) fn copy_from(&mut self, first: usize, buffer: &[u8]) -> Result {
+        let offset = self.offset_of_data(Operation::Read, first, buffer.len())?;
+        // SAFETY: The bio is live and, as a read, has data pages to be filled: `buffer.len()` bytes from `offset` on and
+        // more.
+        unsafe {
+            bindings::dm_remap_buffer_to_bio(buffer.as_ptr(), buffer.len(), self.as_ptr(), offset)
+        };
         Ok(())
     }
 
-    /// Checks that the bio has data pages of its own for this operation, and at most `bytes` bytes of them.
-    fn check_data(&self, operation: Operation, bytes: usize) -> Result {
+    /// Where in the bio the data of its sector `first` begins, in bytes, when that and what follows are `bytes` bytes at least
+    /// and the bio has data pages of its own for this operation.
+    fn offset_of_data(&self, operation: Operation, first: usize, bytes: usize) -> Result<u32> {
+        let offset = first.checked_mul(512).ok_or(EINVAL)?;
+        let end = offset.checked_add(bytes).ok_or(EINVAL)?;
         // Only a plain read or write is known to have a page for every byte of its size.
-        let fits = self.bytes() as usize <= bytes;
-        if self.operation() == operation && fits {
-            Ok(())
+        if self.operation() == operation && end <= self.bytes() as usize {
+            Ok(offset as u32)
         } else {
             Err(EINVAL)
         }
@@ -240,6 +283,10 @@ const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 /// `REQ_POLLED`.
 const POLLED: u32 = 1 << bindings::req_flag_bits___REQ_POLLED;
+/// `REQ_RAHEAD`.
+const READAHEAD: u32 = 1 << bindings::req_flag_bits___REQ_RAHEAD;
+/// `REQ_FUA`.
+const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 /// `REQ_ATOMIC`.
 const ATOMIC: u32 = 1 << bindings::req_flag_bits___REQ_ATOMIC;
 /// The flag `BIO_REMAPPED`.

@@ -172,6 +172,11 @@ impl Piece<'_> {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0
     }
+
+    /// What is in the memory, to be changed.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0
+    }
 }
 
 impl Buffer {

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
 
 use crate::bindings;
+use kernel::prelude::*;
 
 /// How a request ended: a `blk_status_t`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +14,6 @@ pub(crate) struct Status(bindings::blk_status_t);
 impl Status {
     /// The request was carried out.
     pub(crate) const OK: Self = Self(0);
-    /// The device cannot do this (`BLK_STS_NOTSUPP`).
-    pub(crate) const NOT_SUPPORTED: Self = Self(1);
     /// The medium is bad (`BLK_STS_MEDIUM`).
     pub(crate) const MEDIUM: Self = Self(7);
     /// An error without a more precise name (`BLK_STS_IOERR`).
@@ -26,6 +25,18 @@ impl Status {
     #[inline]
     pub(crate) const fn from_raw(raw: bindings::blk_status_t) -> Self {
         Self(raw)
+    }
+
+    /// The error number for the status, positive; 0 for [`Self::OK`].
+    pub(crate) fn errno(self) -> i32 {
+        // SAFETY: The function has no requirements; it knows what to make of any number.
+        unsafe { bindings::blk_status_to_errno(self.0) }.wrapping_neg()
+    }
+
+    /// The status for an error number (negative, as in an [`Error`]).
+    pub(crate) fn from_error(error: Error) -> Self {
+        // SAFETY: The function has no requirements; it knows what to make of any number.
+        Self(unsafe { bindings::errno_to_blk_status(error.to_errno()) })
     }
 
     /// The status in the form of the block layer.

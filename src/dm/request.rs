@@ -11,6 +11,8 @@ use crate::dm::device::DeviceId;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering;
 use kernel::ffi::c_int;
 use kernel::prelude::*;
 
@@ -121,6 +123,8 @@ impl<'r> Request<'r> {
     /// Sends the request to `sector` of a device of this instance.
     #[inline(always)]
     pub(crate) fn remap(mut self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
+        // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
+        unsafe { save(&self.bio) };
         self.bio.set_tag(tag);
         self.bio.set_place(device.block_device(), sector);
         Mapped {
@@ -141,6 +145,8 @@ impl<'r> Request<'r> {
     ///
     /// A submitter that polls is told to wait instead: polling is for requests that are on their way.
     pub(crate) fn defer(mut self, tag: usize) -> (Deferred, Mapped<'r>) {
+        // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
+        unsafe { save(&self.bio) };
         self.bio.set_tag(tag);
         self.bio.clear_polled();
         let mapped = Mapped {
@@ -208,14 +214,29 @@ impl Deferred {
         unsafe { bindings::bio_endio(bio.as_ptr()) };
     }
 
-    /// Copies the data of a write into `buffer`; fails as [`Bio::copy_to`] does.
-    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Result {
-        self.bio.copy_to(buffer)
+    /// Copies the data of a write, from its sector `first` on, into `buffer`; fails as [`Bio::copy_to`] does.
+    pub(crate) fn copy_to(&self, first: usize, buffer: &mut [u8]) -> Result {
+        self.bio.copy_to(first, buffer)
     }
 
-    /// Fills in the data of a read from `buffer`; fails as [`Bio::copy_from`] does.
-    pub(crate) fn copy_from(&mut self, buffer: &[u8]) -> Result {
-        self.bio.copy_from(buffer)
+    /// Fills in the data of a read, from its sector `first` on, from `buffer`; fails as [`Bio::copy_from`] does.
+    pub(crate) fn copy_from(&mut self, first: usize, buffer: &[u8]) -> Result {
+        self.bio.copy_from(first, buffer)
+    }
+
+    /// How the request would end now: after [`Ended::keep`], as its I/O did.
+    pub(crate) fn status(&self) -> Status {
+        self.bio.status()
+    }
+
+    /// The word that travels with the request.
+    pub(crate) fn tag(&self) -> usize {
+        self.bio.tag()
+    }
+
+    /// Whether what it writes must be stable when it ends.
+    pub(crate) fn is_fua(&self) -> bool {
+        self.bio.is_fua()
     }
 
     /// The bio, for code that takes care of its end.
@@ -272,6 +293,28 @@ impl DeferredList {
         self.tail = new;
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// The requests, from the first on.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = DeferredRef<'_>> {
+        core::iter::successors(self.head, |bio| {
+            // SAFETY: By the type invariant the bio is owned by this list, which is borrowed.
+            unsafe { Bio::from_raw(*bio) }.next()
+        })
+        .map(|bio| {
+            // SAFETY: As above.
+            let bio = unsafe { Bio::from_raw(bio) };
+            DeferredRef {
+                // INVARIANT: By the invariant of the list, which keeps the request.
+                request: ManuallyDrop::new(Deferred { bio }),
+                _list: PhantomData,
+            }
+        })
+    }
+
     /// Takes the first request out.
     pub(crate) fn pop(&mut self) -> Option<Deferred> {
         let first = self.head?;
@@ -287,6 +330,20 @@ impl DeferredList {
     }
 }
 
+/// A look at a request on a list.
+pub(crate) struct DeferredRef<'a> {
+    request: ManuallyDrop<Deferred>,
+    _list: PhantomData<&'a DeferredList>,
+}
+
+impl core::ops::Deref for DeferredRef<'_> {
+    type Target = Deferred;
+
+    fn deref(&self) -> &Deferred {
+        &self.request
+    }
+}
+
 impl Drop for DeferredList {
     fn drop(&mut self) {
         while let Some(request) = self.pop() {
@@ -295,29 +352,148 @@ impl Drop for DeferredList {
     }
 }
 
-/// A request whose I/O has ended, as the completion callback sees it.
+/// Requests that were put aside where no lock can be taken. Needs no memory of its own.
 ///
 /// # Invariants
 ///
-/// The bio is a clone whose completion callback runs.
-pub(crate) struct Ended<'a> {
-    bio: Bio,
-    _call: PhantomData<&'a ()>,
+/// `top` and what its `bi_next` leads to are bios with the invariant of [`Deferred`], the latest first.
+pub(crate) struct DeferredStack {
+    top: AtomicPtr<bindings::bio>,
 }
 
-impl Ended<'_> {
-    /// Looks at the bio of a completion callback.
+impl DeferredStack {
+    /// An empty stack.
+    pub(crate) const fn new() -> Self {
+        Self {
+            top: AtomicPtr::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// Adds a request. May be called in any context.
+    pub(crate) fn push(&self, request: Deferred) {
+        let mut bio = request.into_bio();
+        let mut top = self.top.load(Ordering::Relaxed);
+        loop {
+            bio.set_next(NonNull::new(top));
+            // INVARIANT: The bio has the invariant of `Deferred`, and leads to those that were there.
+            match self.top.compare_exchange_weak(
+                top,
+                bio.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(other) => top = other,
+            }
+        }
+    }
+
+    /// Moves all requests to the end of a list, in the order in which they came.
+    pub(crate) fn move_to(&self, list: &mut DeferredList) {
+        // Nobody takes out a part of the stack, so what `top` leads to cannot change between a look and an exchange.
+        let mut next = NonNull::new(self.top.swap(core::ptr::null_mut(), Ordering::Acquire));
+        let mut reversed = None;
+        while let Some(bio) = next {
+            // SAFETY: By the type invariant the stack owned the bio, which is ours now.
+            let mut bio = unsafe { Bio::from_raw(bio) };
+            next = bio.next();
+            bio.set_next(reversed);
+            reversed = Some(bio.as_non_null());
+        }
+        while let Some(bio) = reversed {
+            // SAFETY: As above.
+            let mut bio = unsafe { Bio::from_raw(bio) };
+            reversed = bio.next();
+            bio.set_next(None);
+            // INVARIANT: By the type invariant.
+            list.push(Deferred { bio });
+        }
+    }
+}
+
+impl Drop for DeferredStack {
+    fn drop(&mut self) {
+        let mut list = DeferredList::new();
+        self.move_to(&mut list);
+        drop(list);
+    }
+}
+
+/// What the layer notes down of a clone before it is sent to a device, whose drivers change it: in memory that device
+/// mapper has for each clone.
+#[derive(Clone, Copy)]
+pub(super) struct Saved {
+    iter: bindings::bvec_iter,
+    flags: u16,
+}
+
+/// Where the layer's memory for a clone is.
+///
+/// # Safety
+///
+/// `bio` is a clone of device mapper for a target whose `per_io_data_size` is the size of a [`Saved`].
+#[inline(always)]
+unsafe fn saved(bio: &Bio) -> *mut Saved {
+    // SAFETY: By the requirements of this function.
+    unsafe { bindings::dm_per_bio_data(bio.as_ptr(), core::mem::size_of::<Saved>()) }.cast()
+}
+
+/// Notes down which sectors and pages a clone is for.
+///
+/// # Safety
+///
+/// As for [`saved`].
+#[inline(always)]
+unsafe fn save(bio: &Bio) {
+    let (iter, flags) = bio.position();
+    // SAFETY: By the requirements of this function.
+    let place = unsafe { saved(bio) };
+    // SAFETY: The memory is this clone's; device mapper aligns it for any type.
+    unsafe { place.write(Saved { iter, flags }) };
+}
+
+/// A request whose I/O has ended, as the completion callback has it.
+///
+/// As with [`Request`], it has to be consumed for the callback to have something to return.
+///
+/// # Invariants
+///
+/// The bio is a clone whose completion callback runs, and [`save`] was called for it since it was made.
+pub(crate) struct Ended<'r> {
+    bio: Bio,
+    _brand: Brand<'r>,
+}
+
+/// Proof that the ended request with the same brand was dealt with, and how.
+#[must_use]
+pub(crate) struct Finished<'r> {
+    result: c_int,
+    _brand: Brand<'r>,
+}
+
+impl Finished<'_> {
+    /// The number that device mapper understands.
+    #[inline(always)]
+    pub(super) fn into_raw(self) -> c_int {
+        self.result
+    }
+}
+
+impl<'r> Ended<'r> {
+    /// Takes over the bio of a completion callback.
     ///
     /// # Safety
     ///
-    /// `bio` is the argument of a completion callback that runs for as long as the result is used.
+    /// `bio` is the argument of a completion callback, of a target for which every clone becomes a [`Request`] first. Nothing
+    /// else uses the bio before that callback returns the number of the [`Finished`] that this became, and `'r` is the
+    /// lifetime of that call.
     #[inline(always)]
     pub(super) unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
-        // INVARIANT: By the requirements of this function.
+        // INVARIANT: By the requirements of this function. A request is saved by whatever consumes it.
         Self {
             // SAFETY: A clone whose callback runs belongs to the target.
             bio: unsafe { Bio::from_raw(bio) },
-            _call: PhantomData,
+            _brand: PhantomData,
         }
     }
 
@@ -325,6 +501,11 @@ impl Ended<'_> {
     #[inline(always)]
     pub(crate) fn operation(&self) -> Operation {
         self.bio.operation()
+    }
+
+    /// Whether it was a guess at what will be wanted, which nobody waits for.
+    pub(crate) fn is_readahead(&self) -> bool {
+        self.bio.is_readahead()
     }
 
     /// How it ended.
@@ -337,5 +518,33 @@ impl Ended<'_> {
     #[inline(always)]
     pub(crate) fn tag(&self) -> usize {
         self.bio.tag()
+    }
+
+    /// Lets it end as it did.
+    #[inline(always)]
+    pub(crate) fn finish(self) -> Finished<'r> {
+        Finished {
+            result: bindings::DM_ENDIO_DONE as c_int,
+            _brand: PhantomData,
+        }
+    }
+
+    /// Takes the request back, as it was before it was sent to a device: whoever has the [`Deferred`] deals with it from
+    /// now on. It has its status still.
+    pub(crate) fn keep(mut self, tag: usize) -> (Deferred, Finished<'r>) {
+        // SAFETY: By the type invariant.
+        let saved = unsafe { saved(&self.bio) };
+        // SAFETY: By the type invariant it was written.
+        let Saved { iter, flags } = unsafe { saved.read() };
+        self.bio.restore(iter, flags);
+        self.bio.set_tag(tag);
+        self.bio.clear_polled();
+        let finished = Finished {
+            result: bindings::DM_ENDIO_INCOMPLETE as c_int,
+            _brand: PhantomData,
+        };
+        // INVARIANT: The callback will tell device mapper that the target deals with the bio, as the brand leaves it no
+        // other result, and no device has it any more.
+        (Deferred { bio: self.bio }, finished)
     }
 }

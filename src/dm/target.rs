@@ -8,8 +8,10 @@ use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
 use crate::dm::device::Devices;
 use crate::dm::request::Ended;
+use crate::dm::request::Finished;
 use crate::dm::request::Mapped;
 use crate::dm::request::Request;
+use crate::dm::request::Saved;
 use crate::dm::text::OwnedWords;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
@@ -30,7 +32,9 @@ use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::Mutex;
 use kernel::time::delay::fsleep;
+use kernel::time::msecs_to_jiffies;
 use kernel::time::Delta;
+use kernel::time::Msecs;
 use kernel::types::Opaque;
 use kernel::ThisModule;
 
@@ -97,9 +101,9 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     fn map<'r>(this: &Live<Self>, request: Request<'r>) -> Mapped<'r>;
 
     /// The I/O of a request has ended. May run in interrupt context.
-    fn end_io(this: &Live<Self>, ended: Ended<'_>);
+    fn end_io<'r>(this: &Live<Self>, ended: Ended<'r>) -> Finished<'r>;
 
-    /// Does what [`Live::queue_work`] asked for. May sleep.
+    /// Does what [`Live::queue_work`] or [`Live::queue_work_after`] asked for. May sleep.
     fn work(this: &Live<Self>);
 
     /// The instance is about to get requests. Whatever may write to devices starts here. May sleep.
@@ -303,9 +307,14 @@ impl<T: Target> Live<T> {
         unsafe { bindings::dm_table_event(self.table()) };
     }
 
-    /// Has [`Target::work`] called soon, at least once after this call.
+    /// Has [`Target::work`] called soon, at least once after this call. May be called in any context.
     pub(crate) fn queue_work(&self) {
         self.worker.queue();
+    }
+
+    /// Has [`Target::work`] called after some time at the latest. May be called in any context.
+    pub(crate) fn queue_work_after(&self, delay: Delta) {
+        self.worker.queue_after(delay);
     }
 }
 
@@ -318,7 +327,7 @@ impl<T: Target> Live<T> {
 struct Worker {
     queue: NonNull<bindings::workqueue_struct>,
     #[pin]
-    work: Opaque<bindings::work_struct>,
+    work: Opaque<bindings::delayed_work>,
 }
 
 impl Worker {
@@ -347,15 +356,30 @@ impl Worker {
         })
     }
 
-    /// Queues the work item, unless it is queued and does not run yet.
+    /// Queues the work item, to be run soon.
     fn queue(&self) {
         // SAFETY: By the type invariant the workqueue is live and the work item initialised. An item that is
-        // queued already is left alone.
+        // queued already, or waits, is queued anew.
         unsafe {
-            bindings::queue_work_on(
+            bindings::mod_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 self.queue.as_ptr(),
                 self.work.get(),
+                0,
+            )
+        };
+    }
+
+    /// Queues the work item, to be run after some time, unless it is queued or waits already.
+    fn queue_after(&self, delay: Delta) {
+        let delay = msecs_to_jiffies(delay.as_millis().try_into().unwrap_or(Msecs::MAX));
+        // SAFETY: As for `queue`. An item that is queued already, or waits, is left alone.
+        unsafe {
+            bindings::queue_delayed_work_on(
+                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                self.queue.as_ptr(),
+                self.work.get(),
+                delay,
             )
         };
     }
@@ -365,8 +389,8 @@ impl Worker {
 impl PinnedDrop for Worker {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant the work item is initialised. It can be queued no more from here on,
-        // and does not run when this returns.
-        unsafe { bindings::disable_work_sync(self.work.get()) };
+        // and neither waits nor runs when this returns.
+        unsafe { bindings::disable_delayed_work_sync(self.work.get()) };
         // SAFETY: By the type invariant the workqueue is live, and nothing else uses it.
         unsafe { bindings::destroy_workqueue(self.queue.as_ptr()) };
     }
@@ -467,6 +491,7 @@ impl<T: Target> Callbacks<T> {
         ti.num_secure_erase_bios = 1;
         ti.num_write_zeroes_bios = 1;
         ti.set_accounts_remapped_io(true);
+        ti.per_io_data_size = core::mem::size_of::<Saved>() as c_uint;
         // SAFETY: The instance was just made and is not dropped before the destructor.
         let live = unsafe { &*live };
         live.registration().instances.fetch_add(1, Ordering::AcqRel);
@@ -519,17 +544,19 @@ impl<T: Target> Callbacks<T> {
         let live = unsafe { Self::live(ti) };
         // SAFETY: By the requirements of this function the bio is valid, so not null.
         let bio = unsafe { NonNull::new_unchecked(bio) };
-        // SAFETY: This is the completion callback of the bio.
-        T::end_io(live, unsafe { Ended::from_raw(bio) });
-        bindings::DM_ENDIO_DONE as c_int
+        // SAFETY: This is the completion callback of the bio, and it returns the number of what the request became.
+        let ended = unsafe { Ended::from_raw(bio) };
+        T::end_io(live, ended).into_raw()
     }
 
     /// # Safety
     ///
     /// `work` is the work item of an instance whose worker has not been dropped.
     unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        // SAFETY: The work item is a field of a `Worker`.
-        let worker = unsafe { work.byte_sub(core::mem::offset_of!(Worker, work)) };
+        let offset = core::mem::offset_of!(bindings::delayed_work, work)
+            + core::mem::offset_of!(Worker, work);
+        // SAFETY: The work item is a part of a field of a `Worker`.
+        let worker = unsafe { work.byte_sub(offset) };
         // SAFETY: The worker is a field of a `Live<T>`.
         let live = unsafe { worker.byte_sub(core::mem::offset_of!(Live<T>, worker)) };
         let live = live.cast::<Live<T>>();
