@@ -33,6 +33,7 @@ use crate::sync::zeroed;
 use crate::sync::zeroed::Page;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -76,23 +77,23 @@ impl Spare {
     }
 
     /// Makes the records of a slot, unless they are there.
-    fn make_record(&self, slot: SlotNumber) -> Result {
+    fn make_record(&self, slot: SlotNumber, flags: Flags) -> Result {
         let chunk = ChunkNumber::of(slot);
         let place = self
             .pages
             .get(chunk.get() / zeroed::FAN_OUT)
             .ok_or(EINVAL)?;
         if place.get().is_none() {
-            place.set(zeroed::boxed(GFP_KERNEL)?);
+            place.set(zeroed::boxed(flags)?);
         }
         let page = place.get().ok_or(ENOMEM)?;
         let at = chunk.get() % zeroed::FAN_OUT;
         let (chunk, states) = page.chunks.get(at).zip(page.states.get(at)).ok_or(EINVAL)?;
         if states.get().is_none() {
-            states.set(zeroed::boxed(GFP_KERNEL)?);
+            states.set(zeroed::boxed(flags)?);
         }
         if chunk.get().is_none() {
-            chunk.set(zeroed::boxed(GFP_KERNEL)?);
+            chunk.set(zeroed::boxed(flags)?);
         }
         Ok(())
     }
@@ -129,6 +130,13 @@ impl Spares {
         self.allocators().fold(0u64, |sum, spare| {
             sum.saturating_add(spare.capacity().0.into())
         })
+    }
+
+    /// How many slots cannot be given out.
+    pub(crate) fn taken(&self) -> u64 {
+        let free = self.present().map(|spare| self.free(spare));
+        self.slots()
+            .saturating_sub(free.fold(0u64, u64::saturating_add))
     }
 
     /// How many slots hold a block.
@@ -180,7 +188,7 @@ impl Table {
         debug_assert!(spares.len() <= MAX_SPARES);
         let slots = spares.iter().map(|spare| spare.allocator.capacity()).max();
         let slots = slots.ok_or(EINVAL)?;
-        let sizes = Sizes::new(main, block_size, slots, SlotCount::ZERO).ok_or(EINVAL)?;
+        let sizes = Sizes::new(main, block_size, slots, index::SPARE_ROOM).ok_or(EINVAL)?;
         Ok(Self {
             slots,
             index: Published::new(make_index(sizes)?),
@@ -207,10 +215,10 @@ impl Table {
         f(self.index(&Guard::new()))
     }
 
-    /// Puts a block into a free slot, but not into the index. Sleeps.
-    pub(crate) fn occupy(&self, slot: Slot, record: &Record) -> Result {
+    /// Puts a block into a free slot, but not into the index.
+    pub(crate) fn occupy(&self, slot: Slot, record: &Record, flags: Flags) -> Result {
         let spare = self.spares.get(slot.spare()).ok_or(EINVAL)?;
-        spare.make_record(slot.number())?;
+        spare.make_record(slot.number(), flags)?;
         (spare.allocator.occupy(&self.spares, slot.number(), record)).map_err(|_| EINVAL)
     }
 
@@ -223,15 +231,15 @@ impl Table {
     /// Takes a free slot out of use for good. Sleeps.
     pub(crate) fn retire(&self, slot: Slot) -> Result {
         let spare = self.spares.get(slot.spare()).ok_or(EINVAL)?;
-        spare.make_record(slot.number())?;
+        spare.make_record(slot.number(), GFP_KERNEL)?;
         (spare.allocator.retire(&self.spares, slot.number())).map_err(|_| EINVAL)
     }
 
     /// Puts a block into a free slot and into the index, marked as moving or not.
     ///
     /// Sleeps. When it fails, nothing has changed.
-    pub(crate) fn insert(&self, slot: Slot, record: &Record, moving: bool) -> Result {
-        self.occupy(slot, record)?;
+    pub(crate) fn insert(&self, slot: Slot, record: &Record, moving: bool, flags: Flags) -> Result {
+        self.occupy(slot, record, flags)?;
         self.insert_word(slot, moving).inspect_err(|_| {
             // No reader has seen the slot, as there was no word for it.
             let released = self.release(slot);
@@ -260,7 +268,8 @@ impl Table {
     /// the one that is in the index already, and the other one.
     pub(crate) fn index_all(&self, mut choose: impl FnMut(Slot, Slot) -> Result<Slot>) -> Result {
         let used = SlotCount(u32::try_from(self.spares.used()).map_err(|_| E2BIG)?);
-        let sizes = Sizes::new(self.main, self.block_size, self.slots, used).ok_or(EINVAL)?;
+        let capacity = used.saturating_add(index::SPARE_ROOM);
+        let sizes = Sizes::new(self.main, self.block_size, self.slots, capacity).ok_or(EINVAL)?;
         let index = make_index(sizes)?;
         for spare in self.spares.allocators() {
             for entry in spare.entries(&self.spares) {
@@ -284,6 +293,14 @@ impl Table {
     /// The mask of all sectors of `block`.
     pub(crate) fn all_live(&self, block: Block) -> LiveMask {
         LiveMask::first(self.block_size.sectors_of(block, self.main))
+    }
+
+    /// Sees to it that the index need not grow for so many blocks more. Sleeps.
+    pub(crate) fn make_room(&self, blocks: SlotCount) -> Result {
+        if self.with_index(Index::room) < blocks {
+            self.grow()?;
+        }
+        Ok(())
     }
 
     /// Publishes a larger index with the same contents.

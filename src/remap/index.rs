@@ -97,9 +97,9 @@ const BITS_PER_RELOCATION: u64 = 4;
 /// From this size on the kernel maps memory in huge pages when it can, and takes whole ones.
 const HUGE_PAGE: u64 = 2 << 20;
 
-/// The room that an index has beyond an eighth more than what it was made for, so that a small one
-/// is not outgrown at once.
-const SPARE_ROOM: u32 = 64;
+/// The room that an index should have beyond what it is made for, so that many blocks can be relocated before it has to
+/// grow.
+pub const SPARE_ROOM: SlotCount = SlotCount(1024);
 
 /// How large an index is to be, and what its summary says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +312,7 @@ where
     /// [`None`] when no such index can be.
     pub fn next_sizes(&self) -> Option<Sizes> {
         let used = self.used().0;
-        let capacity = used.checked_add(used / 8)?.checked_add(SPARE_ROOM)?;
+        let capacity = used.checked_add(used / 8)?.checked_add(SPARE_ROOM.0)?;
         let Sizes {
             main, block_size, ..
         } = self.sizes;
@@ -527,9 +527,16 @@ where
 
     /// Whether so many words are taken that searches would become too long with one more.
     fn is_full(&self) -> bool {
+        self.room() == SlotCount::ZERO
+    }
+
+    /// How many blocks can be inserted at least before the index is full.
+    pub fn room(&self) -> SlotCount {
         let taken = self.used().saturating_add(self.removed.get());
         // There are less than 2^32 words, so four times their number fits.
-        u64::from(taken.0) >= (self.words.len() as u64).wrapping_mul(4) / 5
+        let most = (self.words.len() as u64).wrapping_mul(4) / 5;
+        let room = most.saturating_sub(taken.0.into());
+        SlotCount(u32::try_from(room).unwrap_or(u32::MAX))
     }
 
     /// The block that the record of `slot` names; [`None`] when the index was not made for that

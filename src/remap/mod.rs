@@ -5,6 +5,7 @@
 //! The module and the host's tests and tools compile the same files.
 
 pub mod assembly;
+pub mod fault;
 pub mod geometry;
 pub mod identity;
 pub mod index;

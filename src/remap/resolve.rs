@@ -19,11 +19,13 @@ use super::index::Search;
 use super::records::Records;
 use super::units::Block;
 use super::units::BlockSize;
+use super::units::Cause;
 use super::units::LiveMask;
 use super::units::Offset;
 use super::units::Sector;
 use super::units::Sectors;
 use super::units::Slot;
+use super::units::SlotState;
 use super::units::SpareIndex;
 use super::units::SpareSector;
 
@@ -72,6 +74,9 @@ pub enum Place {
         /// The slot of the block.
         slot: Slot,
     },
+    /// Nowhere: these sectors of a read were on a place of a spare that failed, and could not be read when their block
+    /// moved away from there. What main has is older.
+    Lost,
     /// To live sectors of a block on a spare that is missing: they cannot be had.
     Missing {
         /// The spare.
@@ -181,8 +186,12 @@ where
     }
     let live = live_part(found.live, offset, in_block, direction);
     if live == Sectors::ZERO {
+        let lost = records.state(found.slot) == SlotState::InUse(Cause::Spare);
         return Piece {
-            place: Place::Dead { slot: found.slot },
+            place: match direction {
+                Direction::Read if lost => Place::Lost,
+                _ => Place::Dead { slot: found.slot },
+            },
             len: match direction {
                 Direction::Read => found.live.dead_run(offset).min(in_block),
                 Direction::Write => in_block,

@@ -397,7 +397,7 @@ impl Requester<'_> {
                 self.transfer(&shared.main, start, start, len, None);
             }
             Place::Dead { .. } | Place::Moving => {}
-            Place::Missing { .. } => panic!("no spare is missing"),
+            Place::Missing { .. } | Place::Lost => panic!("no spare is missing or has failed"),
         }
         drop(under_way);
         match place {

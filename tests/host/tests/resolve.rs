@@ -31,6 +31,7 @@ struct Relocated {
     slot: Slot,
     live: u64,
     moving: bool,
+    lost: bool,
 }
 
 /// A set and what is in it, in the simplest form.
@@ -58,14 +59,22 @@ impl Scene {
     /// Relocates a block, unless it is already.
     fn relocate(&mut self, block: u64, spare: usize, live: u64, moving: bool) {
         let live = live & (u64::MAX >> (64 - self.block_sectors));
+        // A fifth of the blocks have left a bad place on a spare.
+        let lost = block % 5 == 3;
         let record = Record {
             block: Block(block as u32),
             live: LiveMask(live),
             time: UnixTime(1),
-            cause: Cause::Read,
+            cause: if lost { Cause::Spare } else { Cause::Read },
         };
         if let Some(slot) = self.set.relocate(spare, &record, moving) {
-            self.blocks.insert(block, Relocated { slot, live, moving });
+            let relocated = Relocated {
+                slot,
+                live,
+                moving,
+                lost,
+            };
+            self.blocks.insert(block, relocated);
         }
     }
 
@@ -85,6 +94,9 @@ impl Scene {
             Direction::Write => first.max(begin)..end.min(begin + self.block_sectors),
         };
         if !needed.clone().all(is_live) {
+            if relocated.lost && direction == Direction::Read {
+                return Place::Lost;
+            }
             return Place::Dead {
                 slot: relocated.slot,
             };
