@@ -7,12 +7,15 @@
 //! moving, the requests that were sent on before are drained, data is copied, metadata is made durable, and
 //! only then the new places are published and the requests that had to wait are let go.
 
+mod requests;
+
+pub(crate) use requests::serve;
+
 use crate::block::bio::Operation;
 use crate::block::device::BlockDevice;
 use crate::block::device::Buffer;
 use crate::block::noio;
-use crate::block::status::Status;
-use crate::dm::request::Deferred;
+use crate::dm::request::DeferredList;
 use crate::dm::target::Live;
 use crate::metadata::Changed;
 use crate::metadata::Metadata;
@@ -23,30 +26,31 @@ use crate::remap::options::Setting;
 use crate::remap::records::Entry;
 use crate::remap::records::Record;
 use crate::remap::records::Records;
-use crate::remap::resolve::resolve;
 use crate::remap::resolve::Direction;
 use crate::remap::resolve::Layouts;
-use crate::remap::resolve::Place;
+use crate::remap::slot_page::replacement_time;
 use crate::remap::units::Block;
 use crate::remap::units::BlockSize;
 use crate::remap::units::Cause;
 use crate::remap::units::LiveMask;
-use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::Slot;
+use crate::remap::units::SlotState;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::UnixTime;
 use crate::remap::units::MAX_SPARES;
-use crate::setup::MAIN;
 use crate::sync::rcu;
-use crate::sync::rcu::Guard as ReadGuard;
+use crate::table::Index;
 use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
-use crate::target::Tag;
 use crate::traffic::Kind;
+use core::cell::Cell;
 use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
+use kernel::alloc::flags::GFP_ATOMIC;
+use kernel::alloc::flags::__GFP_NOWARN;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
@@ -75,6 +79,10 @@ pub(crate) struct Relocator {
     buffer: Buffer,
     /// Room for another one, to compare with.
     other: Buffer,
+    /// Requests that have failed, and others that cannot be sent on as they are.
+    pending: DeferredList,
+    /// Room for the jobs of the worker, which must not wait for memory: requests wait for it.
+    jobs: KVec<Job>,
 }
 
 impl Relocator {
@@ -86,6 +94,8 @@ impl Relocator {
             metadata: None,
             buffer: Buffer::new(bytes)?,
             other: Buffer::new(bytes)?,
+            pending: DeferredList::new(),
+            jobs: KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?,
         })
     }
 }
@@ -94,6 +104,10 @@ impl Relocator {
 struct Job {
     block: Block,
     slot: Slot,
+    /// The slot that it had before, when its place there is bad.
+    from: Option<Slot>,
+    /// Why it moves.
+    cause: Cause,
     /// What was live before.
     before: LiveMask,
     /// What will be live.
@@ -108,10 +122,12 @@ struct Job {
 
 impl Job {
     /// A block in `slot` that has these live sectors, or moves there without any.
-    fn new(block: Block, slot: Slot, live: LiveMask, whole: bool) -> Self {
+    fn new(block: Block, slot: Slot, live: LiveMask, whole: bool, cause: Cause) -> Self {
         Self {
             block,
             slot,
+            from: None,
+            cause,
             before: live,
             after: live,
             whole,
@@ -153,6 +169,8 @@ pub(crate) fn run<R>(
         table,
         main,
         relocator: &mut relocator,
+        patience,
+        main_answered: Cell::new(false),
     })
 }
 
@@ -163,6 +181,17 @@ pub(crate) enum Patience {
     UntilSignal,
     /// The worker, for which requests wait.
     Forever,
+}
+
+impl Patience {
+    /// Whether memory may be waited for. The worker may not: what it works for may be what has to end for memory to become
+    /// free. It may use some of what the kernel keeps for such cases instead.
+    fn memory(self) -> Flags {
+        match self {
+            Self::UntilSignal => GFP_KERNEL,
+            Self::Forever => GFP_ATOMIC | __GFP_NOWARN,
+        }
+    }
 }
 
 /// Waits for the relocator, which may have a block that a disk takes minutes to read.
@@ -190,6 +219,24 @@ pub(crate) fn lock(this: &Live<Remap>, patience: Patience) -> Result<Guarded<'_>
     };
     this.waiting.fetch_sub(1, Ordering::Relaxed);
     result
+}
+
+/// Ends a long operation between two sections when somebody wants it to.
+///
+/// # Errors
+///
+/// `EINTR` after a signal to the sender of the message, `EBUSY` when the device is about to be suspended. The worker goes on:
+/// requests wait for it, and a suspend for those.
+fn check_wanted(this: &Live<Remap>, patience: Patience) -> Result {
+    if patience == Patience::Forever {
+        Ok(())
+    } else if kernel::current!().signal_pending() {
+        Err(EINTR)
+    } else if this.is_suspending() {
+        Err(EBUSY)
+    } else {
+        Ok(())
+    }
 }
 
 /// Lets those who wait for the relocator have it.
@@ -265,6 +312,9 @@ pub(crate) struct Session<'a> {
     table: &'a Table,
     main: &'a BlockDevice,
     relocator: &'a mut Relocator,
+    patience: Patience,
+    /// Whether main has carried out anything in this session.
+    main_answered: Cell<bool>,
 }
 
 impl Session<'_> {
@@ -368,12 +418,15 @@ impl Session<'_> {
             .table
             .with_index(|index| index.find(&self.table.spares, block));
         if let Some(found) = found {
-            if found.live == all || self.this.spare_device(found.slot.spare()).is_none() {
+            if found.live == all
+                || self.this.spare_device(found.slot.spare()).is_none()
+                || self.is_lost(found.slot)
+            {
                 return Ok(None);
             }
             self.table
                 .with_index(|index| index.set_moving(&self.table.spares, block));
-            return Ok(Some(Job::new(block, found.slot, found.live, false)));
+            return Ok(Some(Job::new(block, found.slot, found.live, false, cause)));
         }
         let slot = self.free_slot(spare)?;
         let record = Record {
@@ -382,14 +435,47 @@ impl Session<'_> {
             time: now(),
             cause,
         };
-        self.table.insert(slot, &record, true)?;
-        Ok(Some(Job::new(block, slot, LiveMask::EMPTY, true)))
+        self.table
+            .insert(slot, &record, true, self.patience.memory())?;
+        Ok(Some(Job::new(block, slot, LiveMask::EMPTY, true, cause)))
+    }
+
+    /// Whether sectors of the block in a slot that are not live are nowhere, rather than on main.
+    fn is_lost(&self, slot: Slot) -> bool {
+        self.table.spares.state(slot) == SlotState::InUse(Cause::Spare)
+    }
+
+    /// Marks a relocated block as moving that goes to another slot, because its place is bad.
+    fn mark_to_leave(&mut self, block: Block) -> Result<Job> {
+        let find = |index: &_| Index::find(index, &self.table.spares, block);
+        let found = self.table.with_index(find).ok_or(EINVAL)?;
+        let former = (self.table.spares.record(found.slot)).ok_or(EINVAL)?;
+        let elsewhere = |spare: &SpareIndex| *spare != found.slot.spare();
+        let slot = self.free_slot(self.emptiest_of(elsewhere))?;
+        let record = Record {
+            block,
+            live: LiveMask::EMPTY,
+            time: replacement_time(former.time, now()).ok_or(ERANGE)?,
+            cause: Cause::Spare,
+        };
+        self.table.occupy(slot, &record, self.patience.memory())?;
+        self.table
+            .with_index(|index| index.set_moving(&self.table.spares, block));
+        let mut job = Job::new(block, slot, found.live, true, Cause::Spare);
+        job.from = Some(found.slot);
+        Ok(job)
     }
 
     /// The spare that has the most free slots.
     fn emptiest_spare(&self) -> Option<SpareIndex> {
-        let spares = self.table.spares.present();
-        spares.max_by_key(|spare| self.table.spares.free(*spare))
+        self.emptiest_of(|_| true)
+    }
+
+    /// The one of some spares that has the most free slots, if any has one. Those that failed come last.
+    fn emptiest_of(&self, wanted: impl Fn(&SpareIndex) -> bool) -> Option<SpareIndex> {
+        let spares = &self.table.spares;
+        let usable = (spares.present()).filter(|spare| wanted(spare) && spares.free(*spare) > 0);
+        usable.max_by_key(|spare| (!self.this.has_failed(*spare), spares.free(*spare)))
     }
 
     /// A free slot, on the spare that is wanted if it has one.
@@ -406,23 +492,22 @@ impl Session<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        self.copy_all(jobs, |session, job| {
-            job.after = session.copy_to_spare(job.block, job.slot, job.before)?;
-            Ok(())
-        });
+        self.copy_all(jobs, |session, job| session.fill(job, core::iter::empty));
+        self.finish(jobs);
+        let first = jobs.iter().find_map(|job| job.error);
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Ends a section in which blocks were copied to spares: makes that durable, lets requests go to them, and tells about it.
+    fn finish(&mut self, jobs: &mut [Job]) {
         self.flush_spares(jobs);
         self.settle(jobs);
-        let mut relocated = 0u64;
-        let mut result = Ok(());
-        for job in jobs.iter() {
-            result = result.and(job.error.map_or(Ok(()), Err));
-            relocated += u64::from(job.whole && !job.stays());
-        }
+        let relocated = jobs.iter().any(|job| job.whole && !job.stays());
         self.serve_deferred();
-        if relocated > 0 {
+        if relocated {
             self.this.event();
         }
-        result
+        self.this.note_room();
     }
 
     /// Drains the requests to marked blocks, and copies one block after the other, as long as there is time and nobody
@@ -447,12 +532,80 @@ impl Session<'_> {
         self.undo(jobs.iter().filter(|job| job.stays()));
         self.commit(jobs, Update::Occupy);
         for job in jobs.iter().filter(|job| !job.stays()) {
-            self.publish(job.block);
+            if job.from.is_some() {
+                self.table
+                    .with_index(|index| index.replace(&self.table.spares, job.slot, false));
+            } else {
+                self.publish(job.block);
+            }
             let dead = |live| self.all_of(job.block).without(live).count().0;
-            let before = if job.whole { 0 } else { dead(job.before) };
+            let new = job.whole && job.from.is_none();
+            let before = if new { 0 } else { dead(job.before) };
             let after = dead(job.after);
             self.this.counts.change_unreadable(before, after);
         }
+        self.retire_former(jobs);
+    }
+
+    /// Takes the bad places that blocks have left out of use, durably.
+    fn retire_former(&mut self, jobs: &mut [Job]) {
+        let left = |job: &Job| job.from.filter(|_| !job.stays());
+        if jobs.iter().all(|job| left(job).is_none()) {
+            return;
+        }
+        rcu::grace_period();
+        for slot in jobs.iter().filter_map(left) {
+            self.retire(slot);
+        }
+        for spare in (0..MAX_SPARES).filter_map(SpareIndex::new) {
+            let slots = || {
+                let former = jobs.iter().filter_map(left);
+                let here = former.filter(|slot| slot.spare() == spare);
+                // The block was not brought back.
+                here.map(|slot| Changed {
+                    slot,
+                    counts: false,
+                })
+            };
+            if slots().next().is_some() {
+                let outcome = self.write_pages(spare, slots, Update::Free);
+                self.degrade_after(match outcome {
+                    // The newer entries count, whether or not the older ones are gone.
+                    Outcome::InDoubt | Outcome::NotMade => Outcome::OneCopy,
+                    known => known,
+                });
+            }
+        }
+    }
+
+    /// Takes a slot out of use whose place is bad. It is not in the index.
+    fn retire(&self, slot: Slot) {
+        let retired = self.table.retire(slot);
+        debug_assert!(retired.is_ok());
+    }
+
+    /// Makes some slots of a spare durable, as they are in the records, or free.
+    fn write_pages<I: Iterator<Item = Changed>>(
+        &mut self,
+        spare: SpareIndex,
+        slots: impl Fn() -> I,
+        update: Update,
+    ) -> Outcome {
+        match self.relocator.metadata.as_mut() {
+            Some(metadata) => metadata.commit(self.this, &self.table.spares, spare, slots, update),
+            None => Outcome::NotMade,
+        }
+    }
+
+    /// Notes that a change of the metadata could not be made as it should.
+    fn degrade_after(&self, outcome: Outcome) {
+        let mode = match outcome {
+            Outcome::Durable => return,
+            Outcome::InDoubt => Mode::Failed,
+            Outcome::OneCopy | Outcome::NotMade => Mode::ReadOnly,
+        };
+        self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
+        self.this.set_mode(mode);
     }
 
     /// Takes back what was prepared for the blocks that cannot be relocated.
@@ -462,7 +615,7 @@ impl Session<'_> {
             let set = self.table.spares.set_live(job.slot, job.before);
             debug_assert!(set.is_ok());
             self.table.with_index(|index| {
-                if job.whole {
+                if job.whole && job.from.is_none() {
                     index.remove(&self.table.spares, job.block);
                 } else {
                     index.clear_moving(&self.table.spares, job.block);
@@ -489,63 +642,58 @@ impl Session<'_> {
             .with_index(|index| index.clear_moving(&self.table.spares, block));
     }
 
-    /// Copies the sectors of a block that are not live to its slot, as far as they can be read, and returns which
-    /// sectors are live then.
+    /// Reads the sectors of `wanted` of the block that begins at `start` from main into the same places of the
+    /// buffer, and returns which of them could be read.
     ///
     /// # Errors
     ///
-    /// The spare's, when it cannot be written; see also [`Self::check_wanted`].
-    fn copy_to_spare(&mut self, block: Block, slot: Slot, live: LiveMask) -> Result<LiveMask> {
-        let start = self.table.block_size.first_sector(block).0;
-        let all = self.all_of(block);
-        let missing = all.without(live);
-        let read = self.read_main(start, missing)?;
-        let to = self.slot_sector(slot)?;
-        for (at, count) in runs(read) {
-            let device = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
-            device.write(
-                to.checked_add(at as u64).ok_or(EINVAL)?,
-                &mut self.relocator.buffer.sectors(at, count)?,
-            )?;
+    /// See [`Self::check_wanted`].
+    fn read_main(&mut self, start: u64, wanted: LiveMask) -> Result<LiveMask> {
+        let read = self.read_from(self.main, start, wanted)?;
+        if read != LiveMask::EMPTY {
+            self.main_answered.set(true);
         }
-        Ok(live.union(read))
+        Ok(read)
     }
 
-    /// Reads the sectors of `wanted` of the block that begins at `start` from main into the same places of the
-    /// buffer, and returns which of them could be read: first all at once, then, where that fails, one logical block after
-    /// the other, each of them several times.
+    /// Reads the sectors of `wanted`, counted from `start` on a device, into the same places of the buffer, and returns which
+    /// of them could be read: first all at once, then, where that fails, one logical block after the other, each of them several
+    /// times.
     ///
     /// # Errors
     ///
     /// See [`Self::check_wanted`]: a disk may take a minute for each attempt.
-    fn read_main(&mut self, start: u64, wanted: LiveMask) -> Result<LiveMask> {
-        let mut read = LiveMask::EMPTY;
+    fn read_from(
+        &mut self,
+        device: &BlockDevice,
+        start: u64,
+        wanted: LiveMask,
+    ) -> Result<LiveMask> {
+        let unit = self.this.config.logical_sectors;
+        let attempts = 1 + self.this.options().read_retries.get();
+        let mut read = |at: usize, count: usize| {
+            let sector = start.checked_add(at as u64).ok_or(EINVAL)?;
+            device.read(sector, &mut self.relocator.buffer.sectors(at, count)?)
+        };
+        let mut found = LiveMask::EMPTY;
         for (at, count) in runs(wanted) {
-            if self.read_once(start, at, count).is_ok() {
-                read = read.union(mask(at, count));
+            if read(at, count).is_ok() {
+                found = found.union(mask(at, count));
                 continue;
             }
-            let unit = self.this.config.logical_sectors;
             let end = at + count;
             for at in (at..end).step_by(unit) {
                 let count = unit.min(end - at);
-                for _ in 0..=self.this.options().read_retries.get() {
-                    self.check_wanted()?;
-                    if self.read_once(start, at, count).is_ok() {
-                        read = read.union(mask(at, count));
+                for _ in 0..attempts {
+                    check_wanted(self.this, self.patience)?;
+                    if read(at, count).is_ok() {
+                        found = found.union(mask(at, count));
                         break;
                     }
                 }
             }
         }
-        Ok(read)
-    }
-
-    /// Reads a part of the block that begins at `start` from main into the same place of the buffer.
-    fn read_once(&mut self, start: u64, at: usize, count: usize) -> Result {
-        let sector = start.checked_add(at as u64).ok_or(EINVAL)?;
-        self.main
-            .read(sector, &mut self.relocator.buffer.sectors(at, count)?)
+        Ok(found)
     }
 
     /// Makes the data that was written to the slots of `jobs` stable; those whose spare fails to, fail.
@@ -580,21 +728,9 @@ impl Session<'_> {
             if slots().next().is_none() {
                 continue;
             }
-            let outcome = match self.relocator.metadata.as_mut() {
-                Some(metadata) => {
-                    metadata.commit(self.this, &self.table.spares, spare, slots, update)
-                }
-                None => Outcome::NotMade,
-            };
-            if outcome == Outcome::Durable {
-                continue;
-            }
-            self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
-            self.this.set_mode(match outcome {
-                Outcome::InDoubt => Mode::Failed,
-                _ => Mode::ReadOnly,
-            });
-            if outcome == Outcome::OneCopy {
+            let outcome = self.write_pages(spare, slots, update);
+            self.degrade_after(outcome);
+            if outcome == Outcome::Durable || outcome == Outcome::OneCopy {
                 continue;
             }
             if outcome == Outcome::NotMade {
@@ -610,19 +746,9 @@ impl Session<'_> {
         }
     }
 
-    /// Ends a long operation between two sections when somebody wants it to.
-    ///
-    /// # Errors
-    ///
-    /// `EINTR` after a signal to the sender of the message, `EBUSY` when the device is about to be suspended.
+    /// See [`check_wanted`].
     fn check_wanted(&self) -> Result {
-        if kernel::current!().signal_pending() {
-            Err(EINTR)
-        } else if self.this.is_suspending() {
-            Err(EBUSY)
-        } else {
-            Ok(())
-        }
+        check_wanted(self.this, self.patience)
     }
 
     /// Refuses to move blocks when metadata cannot be written.
@@ -658,7 +784,7 @@ impl Session<'_> {
                 .table
                 .with_index(|index| index.set_moving(&self.table.spares, entry.block));
             let Some(marked) = marked else { continue };
-            let job = Job::new(entry.block, entry.slot, marked.live, true);
+            let job = Job::new(entry.block, entry.slot, marked.live, true, Cause::Message);
             jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
         }
         Ok((next.filter(|next| *next <= last), self.bring_back(jobs)))
@@ -688,6 +814,7 @@ impl Session<'_> {
             self.free(job.slot);
         }
         self.serve_deferred();
+        self.this.note_room();
         let errors = jobs.iter().filter_map(|job| job.error);
         match errors.reduce(|one, other| {
             if one == EINTR || one == EBUSY {
@@ -703,7 +830,14 @@ impl Session<'_> {
     }
 
     /// Copies the live sectors of a block from its slot to main.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` for one that has lost sectors, too: main would show what it had before.
     fn copy_to_main(&mut self, job: &Job) -> Result {
+        if self.is_lost(job.slot) && job.before != self.all_of(job.block) {
+            return Err(EIO);
+        }
         let start = self.table.block_size.first_sector(job.block).0;
         let from = self.slot_sector(job.slot)?;
         for (at, count) in runs(job.before) {
@@ -748,7 +882,7 @@ impl Session<'_> {
     }
 
     /// Saves the unreadable sectors of a block as far as they can be read now.
-    pub(crate) fn heal(&mut self, block: Block) -> Result {
+    fn heal(&mut self, block: Block) -> Result {
         self.check_writable()?;
         let relocated = self
             .table
@@ -761,178 +895,12 @@ impl Session<'_> {
             None => Ok(()),
         }
     }
-
-    /// Deals with every request that was put aside.
-    pub(crate) fn serve_deferred(&mut self) {
-        loop {
-            let request = self.this.deferred.lock().pop();
-            match request {
-                Some(request) => self.serve(request),
-                None => return,
-            }
-        }
-    }
-
-    /// Deals with a request that was put aside: it lies in one block.
-    fn serve(&mut self, request: Deferred) {
-        let this = self.this;
-        let start = Sector(request.sector().wrapping_sub(this.begin()));
-        let len = Sectors(request.sectors().into());
-        let direction = direction(request.operation());
-        let guard = ReadGuard::new();
-        let ticket = this.traffic.begin(kind_of(request.operation()), &guard);
-        let piece = resolve(
-            self.table.index(&guard),
-            &self.table.spares,
-            &self.table.spares,
-            start,
-            len,
-            direction,
-        );
-        drop(guard);
-        let tag = Tag::new(start, ticket);
-        let whole = piece.len == len;
-        match piece.place {
-            Place::Main if whole => match this.device(MAIN) {
-                Some(main) => request.submit(main, start.0, tag.into_word()),
-                None => end(request, tag, Status::IO_ERROR),
-            },
-            Place::Dead { .. } if whole && direction == Direction::Read => {
-                match this.device(MAIN) {
-                    Some(main) => request.submit(main, start.0, tag.dead().into_word()),
-                    None => end(request, tag, Status::IO_ERROR),
-                }
-            }
-            Place::Spare { spare, sector } if whole => match this.spare(spare) {
-                Some(device) => request.submit(device, sector.0, tag.on_spare().into_word()),
-                None => end(request, tag, Status::IO_ERROR),
-            },
-            Place::Dead { slot } if direction == Direction::Write => {
-                this.traffic.put_aside(ticket);
-                self.serve_dead_write(request, start, slot);
-            }
-            Place::Missing { .. } | Place::Moving => end(request, tag, Status::IO_ERROR),
-            _ => {
-                let mut request = request;
-                let status = match self.serve_in_pieces(&mut request, start) {
-                    Ok(()) => Status::OK,
-                    Err(error) if error == EOPNOTSUPP => Status::NOT_SUPPORTED,
-                    Err(error) if error == ENODATA => Status::MEDIUM,
-                    Err(_) => Status::IO_ERROR,
-                };
-                end(request, tag, status);
-            }
-        }
-    }
-
-    /// Carries out a read, discard or secure erase whose sectors live in several places, and waits for it.
-    fn serve_in_pieces(&mut self, request: &mut Deferred, start: Sector) -> Result {
-        let len = request.sectors() as usize;
-        let mut done = 0;
-        while done < len {
-            let at = start.checked_add(Sectors(done as u64)).ok_or(EINVAL)?;
-            let piece = self.table.with_index(|index| {
-                resolve(
-                    index,
-                    &self.table.spares,
-                    &self.table.spares,
-                    at,
-                    Sectors((len - done) as u64),
-                    Direction::Read,
-                )
-            });
-            let count = piece.len.0 as usize;
-            let (device, sector) = match piece.place {
-                Place::Main | Place::Dead { .. } => (self.main, at.0),
-                Place::Spare { spare, sector } => {
-                    (self.this.spare_device(spare).ok_or(ENXIO)?, sector.0)
-                }
-                Place::Missing { .. } | Place::Moving => return Err(EIO),
-            };
-            match request.operation() {
-                Operation::Discard => device.discard(sector, piece.len.0)?,
-                Operation::SecureErase => device.secure_erase(sector, piece.len.0)?,
-                Operation::Write | Operation::WriteZeroes | Operation::Flush | Operation::Other => {
-                    return Err(EIO)
-                }
-                Operation::Read => {
-                    device.read(sector, &mut self.relocator.buffer.sectors(done, count)?)?
-                }
-            }
-            done += count;
-        }
-        if request.operation() == Operation::Read {
-            request.copy_from(&self.relocator.buffer)?;
-        }
-        Ok(())
-    }
-
-    /// Carries out a write to a block of which a sector that it touches lives on main still.
-    fn serve_dead_write(&mut self, request: Deferred, start: Sector, slot: Slot) {
-        let written = self.write_dead(&request, start, slot);
-        let guard = ReadGuard::new();
-        let ticket = self.this.traffic.begin(Kind::Write, &guard);
-        drop(guard);
-        let tag = Tag::new(start, ticket).on_spare();
-        end(
-            request,
-            tag,
-            match written {
-                Ok(()) => Status::OK,
-                Err(_) => Status::IO_ERROR,
-            },
-        );
-    }
-
-    /// Writes the sectors of a request to the slot of their block, durably, and brings them to life.
-    fn write_dead(&mut self, request: &Deferred, start: Sector, slot: Slot) -> Result {
-        self.check_writable()?;
-        let block = self.table.block_size.block_of(start).ok_or(EINVAL)?;
-        let at = usize::from(self.table.block_size.offset_of(start).get());
-        let count = request.sectors() as usize;
-        let found = self
-            .table
-            .with_index(|index| index.set_moving(&self.table.spares, block))
-            .ok_or(EIO)?;
-        let mut job = Job::new(block, slot, found.live, false);
-        job.after = found.live.union(mask(at, count));
-        self.this.traffic.drain();
-        job.error = self.write_request(request, slot, at, count).err();
-        let mut jobs = [job];
-        self.settle(&mut jobs);
-        let [job] = jobs;
-        job.error.map_or(Ok(()), Err)?;
-        // What is durable in one copy only is not acknowledged.
-        self.check_writable()
-    }
-
-    /// Writes the data of a request to the slot of its block and makes it stable.
-    fn write_request(&mut self, request: &Deferred, slot: Slot, at: usize, count: usize) -> Result {
-        let sector = (self.slot_sector(slot)?)
-            .checked_add(at as u64)
-            .ok_or(EINVAL)?;
-        let spare = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
-        let buffer = &mut self.relocator.buffer;
-        if request.operation() == Operation::WriteZeroes {
-            buffer.fill(0);
-        } else {
-            request.copy_to(buffer)?;
-        }
-        spare.write(sector, &mut buffer.sectors(0, count)?)?;
-        spare.flush()
-    }
 }
 
 /// The first block that a section had no time for.
 fn postponed(jobs: &[Job]) -> Option<Block> {
     let first = jobs.iter().find(|job| job.postponed);
     first.map(|job| job.block)
-}
-
-/// Ends a request that was put aside.
-fn end(mut request: Deferred, tag: Tag, status: Status) {
-    request.set_tag(tag.into_word());
-    request.complete(status);
 }
 
 /// What an operation means for a sector that could not be saved: only what writes all of it brings it to life.

@@ -12,6 +12,7 @@ use crate::dm::text::Text;
 use crate::remap::table_line::Line;
 use crate::remap::units::MAX_SPARES;
 use crate::setup::MAIN;
+use crate::target::Fullness;
 use crate::target::Mode;
 use crate::target::Remap;
 use crate::traffic::Kind;
@@ -32,6 +33,7 @@ pub(crate) fn write(this: &Live<Remap>, kind: StatusKind, text: &mut Text<'_>) -
 /// The word for the mode.
 fn mode(this: &Live<Remap>) -> &'static str {
     match this.mode() {
+        Mode::ReadWrite if this.is_suspect() => "suspect",
         Mode::ReadWrite if this.options().automatic => "rw",
         Mode::ReadWrite => "manual",
         Mode::ReadOnly => "ro",
@@ -90,7 +92,12 @@ fn health(this: &Live<Remap>) -> &'static str {
         Mode::Failed => "critical",
         _ if online(this) < this.config.count.get() => "critical",
         Mode::ReadOnly if !this.config.read_only => "critical",
-        _ => "good",
+        _ => match this.fullness() {
+            Fullness::Room => "good",
+            Fullness::Low => "watch",
+            Fullness::VeryLow => "replace",
+            Fullness::Exhausted => "critical",
+        },
     }
 }
 

@@ -8,7 +8,9 @@ use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
 use crate::dm::request::DeferredList;
+use crate::dm::request::DeferredStack;
 use crate::dm::request::Ended;
+use crate::dm::request::Finished;
 use crate::dm::request::Mapped;
 use crate::dm::request::Request;
 use crate::dm::target::Area;
@@ -22,8 +24,8 @@ use crate::dm::text::Words;
 use crate::message;
 use crate::metadata;
 use crate::relocator;
-use crate::relocator::Patience;
 use crate::relocator::Relocator;
+use crate::remap::fault::Fault;
 use crate::remap::options::Options;
 use crate::remap::resolve::resolve;
 use crate::remap::resolve::simple_place;
@@ -31,6 +33,7 @@ use crate::remap::resolve::Direction;
 use crate::remap::resolve::Piece;
 use crate::remap::resolve::Place;
 use crate::remap::slot_page::Lifetime;
+use crate::remap::units::Block;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
@@ -74,6 +77,8 @@ impl Tag {
     const DEAD: usize = 1 << 4;
     /// A request that was never counted.
     const UNCOUNTED: usize = 1 << 5;
+    /// A request of which everything was counted, and that ends for good when it ends again.
+    const SETTLED: usize = 1 << 6;
     const SECTOR_SHIFT: u32 = 8;
 
     /// The tag of a request that begins at `start`.
@@ -100,10 +105,30 @@ impl Tag {
         Self(self.0 | Self::DEAD)
     }
 
+    /// The same for a request that was counted, and is not to be looked at again when it ends.
+    pub(crate) const fn settled(self) -> Self {
+        Self(self.0 | Self::SETTLED)
+    }
+
     /// Whether there is more to do at the end of the request than to count it.
     #[inline(always)]
     const fn is_unusual(self) -> bool {
-        self.0 & (Self::DEAD | Self::UNCOUNTED) != 0
+        self.0 & (Self::DEAD | Self::UNCOUNTED | Self::SETTLED) != 0
+    }
+
+    /// The ticket of the request.
+    pub(crate) const fn ticket(self) -> Ticket {
+        Ticket::from_bits(self.0)
+    }
+
+    /// Whether the request went to a spare.
+    pub(crate) const fn is_on_spare(self) -> bool {
+        self.ticket().is_on_spare()
+    }
+
+    /// The tag in the word that travelled with a request.
+    pub(crate) const fn from_word(word: usize) -> Self {
+        Self(word)
     }
 
     /// The word that travels with the request.
@@ -113,7 +138,7 @@ impl Tag {
     }
 
     /// The sector at which the request begins.
-    const fn start(self) -> Sector {
+    pub(crate) const fn start(self) -> Sector {
         Sector((self.0 >> Self::SECTOR_SHIFT) as u64)
     }
 }
@@ -182,6 +207,49 @@ impl Counts {
     }
 }
 
+/// How full the spares are, in the steps in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fullness {
+    /// There is room.
+    Room = 0,
+    /// 80 % of the slots are taken.
+    Low = 1,
+    /// 95 % of the slots are taken.
+    VeryLow = 2,
+    /// No slot is free.
+    Exhausted = 3,
+}
+
+impl Fullness {
+    /// How full `total` slots are of which `used` are taken.
+    fn of(used: u64, total: u64) -> Self {
+        let percent = |percent: u64| total.saturating_mul(percent).div_ceil(100);
+        if used >= total {
+            Self::Exhausted
+        } else if used >= percent(95) {
+            Self::VeryLow
+        } else if used >= percent(80) {
+            Self::Low
+        } else {
+            Self::Room
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Room,
+            1 => Self::Low,
+            2 => Self::VeryLow,
+            _ => Self::Exhausted,
+        }
+    }
+}
+
+/// The bit of a spare in a set of them.
+const fn spare_bit(spare: SpareIndex) -> u32 {
+    1u32.wrapping_shl(spare.get() as u32)
+}
+
 /// How many blocks of a request are looked up at most without giving up the processor: a power of two.
 const LOOKUP_BLOCKS: u64 = 4096;
 
@@ -202,6 +270,16 @@ pub(crate) struct Remap {
     suspending: AtomicBool,
     /// How many wait for the relocator.
     pub(crate) waiting: AtomicU32,
+    /// Whether errors relocate: the option, for those who cannot take a lock.
+    automatic: AtomicBool,
+    /// Whether main answered nothing when it was asked last.
+    suspect: AtomicBool,
+    /// The spares on which a block could not be written: a bit for each.
+    failing_spares: AtomicU32,
+    /// How full the spares are: the step of [`Fullness`] that was told last.
+    fullness: AtomicU8,
+    /// Requests whose I/O has failed and for which something may be done.
+    pub(crate) failed: DeferredStack,
     /// Numbers for `status`.
     pub(crate) counts: Counts,
     /// A block with unreadable sectors of which some were read just now, plus one; 0 for none.
@@ -271,8 +349,35 @@ impl Remap {
         *self.baseline.lock() = baseline;
     }
 
+    /// Whether errors relocate.
+    pub(crate) fn is_automatic(&self) -> bool {
+        self.automatic.load(Ordering::Relaxed)
+    }
+
+    /// Whether main looks gone as a whole.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// How full the spares are.
+    pub(crate) fn fullness(&self) -> Fullness {
+        Fullness::from_code(self.fullness.load(Ordering::Relaxed))
+    }
+
+    /// Whether a block could not be written to a spare.
+    pub(crate) fn has_failed(&self, spare: SpareIndex) -> bool {
+        self.failing_spares.load(Ordering::Relaxed) & spare_bit(spare) != 0
+    }
+
+    /// A block that has unreadable sectors of which some were read just now, once.
+    pub(crate) fn take_block_to_heal(&self) -> Option<Block> {
+        let stored = self.heal.swap(0, Ordering::Relaxed).checked_sub(1)?;
+        u32::try_from(stored).ok().map(Block)
+    }
+
     /// Changes the options in force.
     pub(crate) fn set_options(&self, options: Options) {
+        self.automatic.store(options.automatic, Ordering::Relaxed);
         *self.options.lock() = options;
     }
 }
@@ -316,6 +421,67 @@ impl Live<Remap> {
             }
             self.event();
         }
+    }
+
+    /// Says whether main looks gone as a whole, which is told to those who wait for an event. May sleep.
+    pub(crate) fn set_suspect(&self, suspect: bool) {
+        if self.suspect.swap(suspect, Ordering::Relaxed) == suspect {
+            return;
+        }
+        let name = self.log_name();
+        if suspect {
+            pr_err!("{name}: main does not answer at all: nothing is relocated until it does\n");
+        } else {
+            pr_info!("{name}: main answers again\n");
+        }
+        self.event();
+    }
+
+    /// Notes that a block could not be written to a spare: others are used first from now on.
+    pub(crate) fn note_failing_spare(&self, spare: SpareIndex) {
+        let bit = spare_bit(spare);
+        if self.failing_spares.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            let (name, spare) = (self.log_name(), spare.get());
+            pr_err!("{name}: spare {spare} has failed to take a block: replace it\n");
+            self.event();
+        }
+    }
+
+    /// Notes that there was no slot for a block. May sleep.
+    pub(crate) fn note_refusal(&self) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        self.note_room();
+    }
+
+    /// Looks how full the spares are, and tells about it when they have become fuller. May sleep.
+    pub(crate) fn note_room(&self) {
+        let Some(table) = self.table() else { return };
+        let total = table.spares.slots();
+        let fullness = Fullness::of(table.spares.taken(), total);
+        let before = self.fullness.swap(fullness as u8, Ordering::Relaxed);
+        if before >= fullness as u8 {
+            return;
+        }
+        let name = self.log_name();
+        match fullness {
+            Fullness::Room => return,
+            Fullness::Low => pr_warn!("{name}: 80 % of the spare blocks are used: replace main\n"),
+            Fullness::VeryLow => {
+                pr_err!("{name}: 95 % of the spare blocks are used: replace main\n")
+            }
+            Fullness::Exhausted => {
+                pr_err!("{name}: no spare block is free: what fails from now on is lost\n");
+            }
+        }
+        self.event();
+    }
+
+    /// Counts the failure of a request.
+    pub(crate) fn count_failure(&self, start: Sector, operation: Operation, status: Status) {
+        self.counts.note_error(start);
+        let fault = Fault::of(status.errno()) != Fault::Elsewhere;
+        let kind = relocator::kind_of(operation);
+        self.traffic.fail(if fault { kind } else { Kind::Other });
     }
 
     /// Maps a request that does not simply read or write data: a flush, which goes to the device that it is for, or one
@@ -437,6 +603,10 @@ impl Live<Remap> {
                     self.queue_work();
                     return mapped;
                 }
+                Place::Lost => {
+                    drop(guard);
+                    return request.complete(Status::MEDIUM, tag.into_word());
+                }
                 Place::Missing { .. } => break,
                 Place::Moving => {
                     // The lock must not be taken with preemption disabled. The request is counted, so no drain that
@@ -484,6 +654,11 @@ impl Target for Remap {
             mode: AtomicU8::new(Mode::ReadWrite as u8),
             suspending: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
+            automatic: AtomicBool::new(options.automatic),
+            suspect: AtomicBool::new(false),
+            failing_spares: AtomicU32::new(0),
+            fullness: AtomicU8::new(Fullness::Room as u8),
+            failed: DeferredStack::new(),
             counts: Counts::new(),
             heal: AtomicU64::new(0),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
@@ -512,35 +687,24 @@ impl Target for Remap {
     }
 
     #[inline(always)]
-    fn end_io(this: &Live<Self>, ended: Ended<'_>) {
+    fn end_io<'r>(this: &Live<Self>, ended: Ended<'r>) -> Finished<'r> {
         let tag = Tag(ended.tag());
         if tag.is_unusual() || ended.status() != Status::OK {
             return this.end_unusual(ended, tag);
         }
         this.traffic.end(Ticket::from_bits(tag.0));
+        ended.finish()
     }
 
     fn work(this: &Live<Self>) {
-        let served = relocator::run(this, Patience::Forever, |session| {
-            session.serve_deferred();
-            let block = this.heal.swap(0, Ordering::Relaxed);
-            match block
-                .checked_sub(1)
-                .and_then(|block| u32::try_from(block).ok())
-            {
-                Some(block) => session.heal(crate::remap::units::Block(block)),
-                None => Ok(()),
-            }
-        });
-        // A suspended device has no request that waits, and sectors can be saved after the next read.
-        if let Some(error) = served.err().filter(|error| *error != EBUSY) {
-            crate::warn_ratelimited!("{}: saving sectors failed: {error:?}\n", this.log_name());
-        }
+        relocator::serve(this);
     }
 
     fn preresume(this: &Live<Self>) -> Result {
         this.suspending.store(false, Ordering::Relaxed);
-        metadata::activate(this)
+        metadata::activate(this)?;
+        this.note_room();
+        Ok(())
     }
 
     fn resume(this: &Live<Self>) {
@@ -600,21 +764,28 @@ impl Target for Remap {
 }
 
 impl Live<Remap> {
-    /// Looks closer at a request that failed, or that has read sectors which could not be saved before.
+    /// Looks closer at a request that failed, or that has read sectors which could not be saved before. May be called in any
+    /// context.
     #[cold]
     #[inline(never)]
-    fn end_unusual(&self, ended: Ended<'_>, tag: Tag) {
+    fn end_unusual<'r>(&self, ended: Ended<'r>, tag: Tag) -> Finished<'r> {
         let status = ended.status();
+        if tag.0 & Tag::SETTLED != 0 {
+            return ended.finish();
+        }
         if tag.0 & Tag::UNCOUNTED == 0 {
             self.traffic.end(Ticket::from_bits(tag.0));
         }
         if status == Status::AGAIN {
             self.traffic.fail(Kind::Other);
         } else if status != Status::OK {
-            self.counts.note_error(tag.start());
-            let medium = status == Status::MEDIUM || status == Status::IO_ERROR;
-            let kind = relocator::kind_of(ended.operation());
-            self.traffic.fail(if medium { kind } else { Kind::Other });
+            self.count_failure(tag.start(), ended.operation(), status);
+            if self.can_help(&ended, tag) {
+                let (request, finished) = ended.keep(tag.settled().into_word());
+                self.failed.push(request);
+                self.queue_work();
+                return finished;
+            }
         } else if tag.0 & Tag::DEAD != 0 && self.mode() == Mode::ReadWrite {
             let block = self
                 .table()
@@ -625,5 +796,21 @@ impl Live<Remap> {
                 self.queue_work();
             }
         }
+        ended.finish()
+    }
+
+    /// Whether something may be done about a request that has failed: its error may be one of the medium, its sectors are
+    /// not known to be unreadable, and blocks may be relocated.
+    fn can_help(&self, ended: &Ended<'_>, tag: Tag) -> bool {
+        let wanted = match ended.operation() {
+            Operation::Read => !ended.is_readahead(),
+            Operation::Write | Operation::WriteZeroes => true,
+            _ => false,
+        };
+        wanted
+            && tag.0 & (Tag::DEAD | Tag::UNCOUNTED) == 0
+            && Fault::of(ended.status().errno()) != Fault::Elsewhere
+            && self.is_automatic()
+            && self.mode() == Mode::ReadWrite
     }
 }

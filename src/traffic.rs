@@ -74,6 +74,11 @@ impl Ticket {
         Self(bits & Self::MASK)
     }
 
+    /// Whether the request went to a spare.
+    pub(crate) const fn is_on_spare(self) -> bool {
+        self.0 & SPARE_BIT != 0
+    }
+
     /// The same ticket for a request that goes to a spare.
     #[inline]
     pub(crate) const fn on_spare(self) -> Self {

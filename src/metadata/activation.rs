@@ -496,7 +496,7 @@ impl<'a> Activation<'a> {
                 SlotEntry::Free => {}
                 SlotEntry::Retired => table.retire(slot)?,
                 SlotEntry::InUse(record) => {
-                    table.occupy(slot, &record)?;
+                    table.occupy(slot, &record, GFP_KERNEL)?;
                     let dead = table.all_live(record.block).without(record.live);
                     self.unreadable = self.unreadable.saturating_add(dead.count().0);
                 }

@@ -1,0 +1,790 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests that have failed, or cannot be sent on as they are.
+//!
+//! They are dealt with in *rounds*, so that what fails together shares the flushes and page writes: the requests of a round are
+//! looked at one after the other, the blocks that have to move for them are marked, moved together, and then the
+//! requests end. `docs/relocation.md` says what becomes of which error.
+//!
+//! Nothing here waits for memory, see [`Session::round`].
+
+use super::mask;
+use super::now;
+use super::run;
+use super::runs;
+use super::Job;
+use super::Patience;
+use super::Session;
+use super::SECTION_BLOCKS;
+use super::SECTION_TIME;
+use crate::block::bio::Operation;
+use crate::block::device::BlockDevice;
+use crate::block::status::Status;
+use crate::dm::request::Deferred;
+use crate::dm::request::DeferredList;
+use crate::dm::request::DeferredRef;
+use crate::dm::target::Live;
+use crate::remap::fault::Fault;
+use crate::remap::records::Record;
+use crate::remap::records::Records;
+use crate::remap::resolve::resolve;
+use crate::remap::resolve::Direction;
+use crate::remap::resolve::Piece;
+use crate::remap::resolve::Place;
+use crate::remap::slot_page::replacement_time;
+use crate::remap::units::Block;
+use crate::remap::units::Cause;
+use crate::remap::units::LiveMask;
+use crate::remap::units::Sector;
+use crate::remap::units::Sectors;
+use crate::remap::units::Slot;
+use crate::remap::units::SlotCount;
+use crate::setup::MAIN;
+use crate::sync::rcu;
+use crate::sync::rcu::Guard as ReadGuard;
+use crate::target::Mode;
+use crate::target::Remap;
+use crate::target::Tag;
+use kernel::prelude::*;
+use kernel::time::Delta;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
+
+/// The most requests in a round. For each block that moves all of them are looked through.
+const ROUND_REQUESTS: usize = 256;
+
+/// The most blocks of a request to write zeroes that is tried again block by block: it has no data that would bound it.
+const ZEROED_BLOCKS: u64 = 4096;
+
+/// How many slots are tried for a block before it counts as one that no spare can take.
+const SLOTS_TRIED: usize = 4;
+
+/// How many failures of main without a success in between raise the question whether it is there at all.
+const FAILURES_BEFORE_PROBE: u32 = 3;
+
+/// How many places of main are asked whether it is there, besides its first and its last sector.
+const PROBES: usize = 4;
+
+/// The room that the index has before a round: each of its blocks may be a new one.
+const ROOM: SlotCount = SlotCount(2 * SECTION_BLOCKS as u32);
+
+/// How soon memory is asked for again.
+const MEMORY_INTERVAL: Delta = Delta::from_millis(20);
+
+/// How soon a disk that was gone is asked again.
+const PROBE_INTERVAL: Delta = Delta::from_millis(1000);
+
+/// Deals with the requests that wait for the worker.
+pub(crate) fn serve(this: &Live<Remap>) {
+    loop {
+        match run(this, Patience::Forever, |session| Ok(session.round())) {
+            Ok(true) => super::give_way(this),
+            Ok(false) => return,
+            // The device is suspended, so all requests have ended.
+            Err(_) => return,
+        }
+    }
+}
+
+/// What came of a look at a request.
+enum Verdict {
+    /// It ends.
+    Ends(Deferred, Status),
+    /// It ends when the blocks have moved that were marked for it.
+    Waits(Deferred),
+    /// The same, but not all of its blocks could be marked: it has to be looked at again.
+    Again(Deferred),
+}
+
+/// Why a piece of a request is not done.
+enum Trouble {
+    /// The place that it went to is bad: its block has to move.
+    Block(Cause),
+    /// The request fails.
+    Fails(Status),
+}
+
+impl Session<'_> {
+    /// Deals with requests that have to wait no longer, and with a round of those that failed. Says whether there are more to be
+    /// dealt with now.
+    ///
+    /// The records of new slots are 4352 bytes for 256 of them. When there is no memory for them, the requests are put
+    /// off: those that end before them, and whoever else is at work, may free some. The index has room for all blocks of a
+    /// round, and gets more when the requests of the round have ended.
+    fn round(&mut self) -> bool {
+        self.serve_deferred();
+        self.this.failed.move_to(&mut self.relocator.pending);
+        let gone = self.this.is_suspect() && !self.try_main();
+        let mut jobs = core::mem::replace(&mut self.relocator.jobs, KVec::new());
+        let mut requests = DeferredList::new();
+        let mut again = DeferredList::new();
+        let mut short_of_memory = false;
+        let begun = Instant::<Monotonic>::now();
+        for _ in 0..ROUND_REQUESTS {
+            let Some(request) = self.relocator.pending.pop() else {
+                break;
+            };
+            if gone && request.status() != Status::OK {
+                let status = request.status();
+                self.end(request, status);
+                continue;
+            }
+            match self.examine(request, &mut jobs) {
+                Verdict::Ends(request, status) => self.end(request, status),
+                Verdict::Waits(request) => requests.push(request),
+                Verdict::Again(request) => {
+                    again.push(request);
+                    short_of_memory = jobs.len() < SECTION_BLOCKS;
+                    break;
+                }
+            }
+            if begun.elapsed() > SECTION_TIME {
+                break;
+            }
+        }
+        if !jobs.is_empty() {
+            self.rescue(&mut jobs, &requests, &again);
+        }
+        let mut unfinished = again;
+        while let Some(request) = requests.pop() {
+            match self.conclude(request, &jobs) {
+                Verdict::Ends(request, status) => self.end(request, status),
+                Verdict::Waits(request) | Verdict::Again(request) => unfinished.push(request),
+            }
+        }
+        jobs.clear();
+        self.relocator.jobs = jobs;
+        while let Some(request) = self.relocator.pending.pop() {
+            unfinished.push(request);
+        }
+        self.relocator.pending = unfinished;
+        if let Some(block) = self.this.take_block_to_heal() {
+            if let Err(error) = self.heal(block) {
+                let name = self.this.log_name();
+                crate::warn_ratelimited!("{name}: saving sectors failed: {error:?}\n");
+            }
+        }
+        // When it cannot grow now, it does when it must.
+        let _ = self.table.make_room(ROOM);
+        if short_of_memory {
+            self.this.queue_work_after(MEMORY_INTERVAL);
+        }
+        !short_of_memory && !self.relocator.pending.is_empty()
+    }
+
+    /// Deals with every request that was put aside until its block had moved.
+    pub(super) fn serve_deferred(&mut self) {
+        loop {
+            let request = self.this.deferred.lock().pop();
+            match request {
+                Some(request) => self.send_on(request),
+                None => return,
+            }
+        }
+    }
+
+    /// The first sector of a request.
+    fn start_of(&self, request: &Deferred) -> Sector {
+        Sector(request.sector().wrapping_sub(self.this.begin()))
+    }
+
+    /// The first piece of what is left of a request after `done` sectors, all of it in one block.
+    fn piece(&self, start: Sector, done: u64, len: u64, direction: Direction) -> (Sector, Piece) {
+        let at = Sector(start.0.saturating_add(done));
+        let size = self.table.block_size;
+        let rest = size.in_block(size.offset_of(at), Sectors(len.saturating_sub(done)));
+        let resolve_at = |index: &_| {
+            let spares = &self.table.spares;
+            resolve(index, spares, spares, at, rest, direction)
+        };
+        (at, self.table.with_index(resolve_at))
+    }
+
+    /// Sends a request that was put aside to where its sectors live now, if that is one place.
+    fn send_on(&mut self, mut request: Deferred) {
+        let this = self.this;
+        let start = self.start_of(&request);
+        let len = Sectors(request.sectors().into());
+        let direction = super::direction(request.operation());
+        let guard = ReadGuard::new();
+        let ticket = this
+            .traffic
+            .begin(super::kind_of(request.operation()), &guard);
+        let spares = &self.table.spares;
+        let piece = resolve(
+            self.table.index(&guard),
+            spares,
+            spares,
+            start,
+            len,
+            direction,
+        );
+        drop(guard);
+        let tag = Tag::new(start, ticket);
+        let (device, sector, tag) = match piece.place {
+            _ if piece.len < len => (None, start.0, tag),
+            Place::Main => (this.device(MAIN), start.0, tag),
+            Place::Dead { .. } if direction == Direction::Read => {
+                (this.device(MAIN), start.0, tag.dead())
+            }
+            Place::Spare { spare, sector } => (this.spare(spare), sector.0, tag.on_spare()),
+            _ => (None, start.0, tag),
+        };
+        if let Some(device) = device {
+            return request.submit(device, sector, tag.into_word());
+        }
+        match request.operation() {
+            Operation::Discard | Operation::SecureErase => {
+                let status = match self.erase_in_pieces(&request, start) {
+                    Ok(()) => Status::OK,
+                    Err(error) => Status::from_error(error),
+                };
+                request.set_tag(tag.into_word());
+                request.complete(status);
+            }
+            _ => {
+                let brings_to_life = matches!(piece.place, Place::Dead { .. });
+                let tag = if brings_to_life { tag.on_spare() } else { tag };
+                this.traffic.end(tag.ticket());
+                request.set_tag(tag.settled().into_word());
+                self.relocator.pending.push(request);
+                this.queue_work();
+            }
+        }
+    }
+
+    /// Carries out a discard or secure erase whose sectors live in several places, and waits for it.
+    fn erase_in_pieces(&self, request: &Deferred, start: Sector) -> Result {
+        let len = u64::from(request.sectors());
+        let mut done = 0;
+        while done < len {
+            let (at, piece) = self.piece(start, done, len, Direction::Read);
+            let (device, sector) = match piece.place {
+                Place::Main | Place::Dead { .. } => (self.main, at.0),
+                Place::Spare { spare, sector } => (self.spare(spare)?, sector.0),
+                Place::Lost => (self.main, at.0),
+                Place::Missing { .. } | Place::Moving => return Err(EIO),
+            };
+            match request.operation() {
+                Operation::Discard => device.discard(sector, piece.len.0)?,
+                Operation::SecureErase => device.secure_erase(sector, piece.len.0)?,
+                _ => return Err(EIO),
+            }
+            done = done.saturating_add(piece.len.0);
+        }
+        Ok(())
+    }
+
+    /// Looks at a request piece by piece: does what can be done where the pieces live, and marks the blocks that
+    /// have to move.
+    fn examine(&mut self, mut request: Deferred, jobs: &mut KVec<Job>) -> Verdict {
+        let start = self.start_of(&request);
+        let len = u64::from(request.sectors());
+        let direction = super::direction(request.operation());
+        let size = self.table.block_size;
+        let last = start.last_of(Sectors(len));
+        let one_block = size.block_of(start) == size.block_of(last);
+        let blocks = len / size.sectors().0;
+        if request.operation() == Operation::WriteZeroes && blocks > ZEROED_BLOCKS {
+            let status = failure(&request);
+            return Verdict::Ends(request, status);
+        }
+        // Where a request has failed that lies in one block is known: there is nothing to narrow down.
+        let known = (one_block && request.status() != Status::OK)
+            .then(|| Tag::from_word(request.tag()).is_on_spare());
+        let mut failures = 0;
+        let mut waits = false;
+        let mut done = 0;
+        while done < len {
+            let (at, piece) = self.piece(start, done, len, direction);
+            let trouble = match piece.place {
+                Place::Main if known == Some(false) => Err(Trouble::Block(cause(direction))),
+                Place::Spare { .. } if known == Some(true) => Err(Trouble::Block(Cause::Spare)),
+                Place::Main | Place::Spare { .. } => self.transfer(&mut request, done, at, piece),
+                Place::Dead { .. } if direction == Direction::Write => {
+                    Err(Trouble::Block(Cause::Write))
+                }
+                Place::Dead { .. } => match self.transfer(&mut request, done, at, piece) {
+                    Err(Trouble::Block(_)) => Err(Trouble::Fails(Status::MEDIUM)),
+                    other => other,
+                },
+                Place::Lost => Err(Trouble::Fails(Status::MEDIUM)),
+                Place::Missing { .. } | Place::Moving => {
+                    // A block that was marked for this round already.
+                    let here = |job: &Job| Some(job.block) == size.block_of(at);
+                    match jobs.iter().any(here) {
+                        true => Err(Trouble::Block(cause(direction))),
+                        false => Err(Trouble::Fails(Status::IO_ERROR)),
+                    }
+                }
+            };
+            match trouble {
+                Ok(()) => {}
+                Err(Trouble::Fails(status)) => return Verdict::Ends(request, status),
+                Err(Trouble::Block(cause)) => {
+                    failures += u32::from(known.is_none());
+                    if failures >= FAILURES_BEFORE_PROBE
+                        && !self.main_answered.get()
+                        && !self.try_main()
+                    {
+                        let status = failure(&request);
+                        return Verdict::Ends(request, status);
+                    }
+                    let Some(block) = size.block_of(at) else {
+                        return Verdict::Ends(request, Status::IO_ERROR);
+                    };
+                    match self.mark(block, piece.place, cause, jobs) {
+                        Ok(true) => waits = true,
+                        Ok(false) => return Verdict::Again(request),
+                        Err(error) if error == ENOMEM => return Verdict::Again(request),
+                        Err(_) => {
+                            let status = failure(&request);
+                            return Verdict::Ends(request, status);
+                        }
+                    }
+                }
+            }
+            done = done.saturating_add(piece.len.0);
+        }
+        if waits {
+            Verdict::Waits(request)
+        } else {
+            let status = self.make_stable(&request);
+            Verdict::Ends(request, status)
+        }
+    }
+
+    /// Reads or writes a piece of a request where it lives, and waits for it.
+    fn transfer(
+        &mut self,
+        request: &mut Deferred,
+        done: u64,
+        at: Sector,
+        piece: Piece,
+    ) -> Result<(), Trouble> {
+        let count = piece.len.0 as usize;
+        let result = match request.operation() {
+            Operation::Read => self.read_piece(piece.place, at, count),
+            Operation::Write | Operation::WriteZeroes => self
+                .take_data(request, done, count)
+                .and_then(|()| self.write_piece(piece.place, at, count)),
+            _ => Err(EIO),
+        };
+        let trouble = match result {
+            Ok(()) if request.operation() == Operation::Read => {
+                let filled = (self.relocator.buffer.sectors(0, count))
+                    .and_then(|data| request.copy_from(done as usize, data.bytes()));
+                return filled.map_err(|_| Trouble::Fails(Status::IO_ERROR));
+            }
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match fault(trouble) {
+            Fault::Elsewhere => Err(Trouble::Fails(Status::from_error(trouble))),
+            Fault::Medium | Fault::Unclear => Err(Trouble::Block(match piece.place {
+                Place::Spare { .. } => Cause::Spare,
+                _ => cause(super::direction(request.operation())),
+            })),
+        }
+    }
+
+    /// Puts `count` sectors of what a request writes, from its sector `done` on, at the beginning of the buffer.
+    fn take_data(&mut self, request: &Deferred, done: u64, count: usize) -> Result {
+        let mut data = self.relocator.buffer.sectors(0, count)?;
+        if request.operation() == Operation::WriteZeroes {
+            data.bytes_mut().fill(0);
+            Ok(())
+        } else {
+            request.copy_to(done as usize, data.bytes_mut())
+        }
+    }
+
+    /// Reads sectors from where they live into the beginning of the buffer.
+    fn read_piece(&mut self, place: Place, at: Sector, count: usize) -> Result {
+        let data = &mut self.relocator.buffer.sectors(0, count)?;
+        match place {
+            Place::Spare { spare, sector } => {
+                let device = self.this.spare_device(spare).ok_or(ENXIO)?;
+                device.read(sector.0, data)
+            }
+            _ => {
+                self.main.read(at.0, data)?;
+                self.main_answered.set(true);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the beginning of the buffer to where sectors live.
+    fn write_piece(&mut self, place: Place, at: Sector, count: usize) -> Result {
+        let data = &mut self.relocator.buffer.sectors(0, count)?;
+        match place {
+            Place::Spare { spare, sector } => {
+                let device = self.this.spare_device(spare).ok_or(ENXIO)?;
+                device.write(sector.0, data)
+            }
+            _ => {
+                self.main.write(at.0, data)?;
+                self.main_answered.set(true);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes what was written for a request stable if it asks for that, wherever it was written.
+    fn make_stable(&self, request: &Deferred) -> Status {
+        if !request.is_fua() {
+            return Status::OK;
+        }
+        let spares = self.table.spares.present();
+        let spares = spares.filter_map(|spare| self.this.spare_device(spare));
+        let mut devices = Iterator::chain([self.main].into_iter(), spares);
+        let flushed = devices.try_for_each(BlockDevice::flush);
+        flushed.map_or_else(Status::from_error, |()| Status::OK)
+    }
+
+    /// Marks a block as moving, so that it can be written elsewhere: false when there is no room for it in this round.
+    ///
+    /// # Errors
+    ///
+    /// When it may not, or cannot, move: the request for it fails.
+    fn mark(
+        &mut self,
+        block: Block,
+        place: Place,
+        cause: Cause,
+        jobs: &mut KVec<Job>,
+    ) -> Result<bool> {
+        if jobs.iter().any(|job| job.block == block) {
+            return Ok(true);
+        }
+        self.check_writable()?;
+        // What is written to an unreadable sector goes to its spare in any case.
+        let automatic = matches!(place, Place::Main | Place::Spare { .. });
+        if automatic && !self.this.is_automatic() {
+            return Err(EROFS);
+        }
+        if jobs.len() == SECTION_BLOCKS {
+            return Ok(false);
+        }
+        let job = match place {
+            Place::Spare { .. } => self.mark_to_leave(block),
+            Place::Dead { .. } => self.mark_to_fill(block, cause),
+            _ => {
+                let spare = self.emptiest_spare();
+                self.mark_to_add(block, spare, cause)
+                    .and_then(|job| job.ok_or(EINVAL))
+            }
+        };
+        let job = job.inspect_err(|error| {
+            if *error == ENOSPC {
+                self.this.note_refusal();
+            }
+        })?;
+        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        Ok(true)
+    }
+
+    /// Marks a relocated block as moving of which sectors that do not live on the spare are to be written.
+    fn mark_to_fill(&self, block: Block, cause: Cause) -> Result<Job> {
+        let found = self
+            .table
+            .with_index(|index| index.set_moving(&self.table.spares, block))
+            .ok_or(EIO)?;
+        Ok(Job::new(block, found.slot, found.live, false, cause))
+    }
+
+    /// Moves the blocks that were marked for requests: what can be read of them, and what the requests write.
+    fn rescue(&mut self, jobs: &mut [Job], requests: &DeferredList, again: &DeferredList) {
+        self.copy_all(jobs, |session, job| {
+            let writes = || {
+                let requests = Iterator::chain(requests.iter(), again.iter());
+                requests.filter(|request| super::direction(request.operation()) == Direction::Write)
+            };
+            session.fill(job, writes)
+        });
+        let faults = |job: &&mut Job| job.from.is_none() && job.whole && !job.stays();
+        if !self.main_answered.get() && jobs.iter_mut().any(|job| faults(&job)) && !self.try_main()
+        {
+            for job in jobs.iter_mut().filter(faults) {
+                job.error = Some(EIO);
+            }
+        }
+        self.finish(jobs);
+        for job in jobs.iter() {
+            self.tell(job);
+        }
+    }
+
+    /// Says in the log what became of a block.
+    fn tell(&self, job: &Job) {
+        let name = self.this.log_name();
+        let sector = self.table.block_size.first_sector(job.block);
+        let sector = sector.0.saturating_add(self.this.begin());
+        let spare = job.slot.spare().get();
+        let unreadable = self.all_of(job.block).without(job.after).count().0;
+        let what = job.cause.name();
+        match job.error {
+            Some(error) => crate::warn_ratelimited!(
+                "{name}: sector {sector}: its block could not be relocated ({what}): {error:?}\n"
+            ),
+            None if job.whole && !job.postponed => crate::warn_ratelimited!(
+                "{name}: sector {sector}: its block was relocated to spare {spare} ({what}), \
+                 {unreadable} sectors are unreadable\n"
+            ),
+            None => {}
+        }
+    }
+
+    /// Copies a block to its slot, with what some requests write to it, and notes which sectors are live then. If the slot cannot
+    /// be written, the block gets another one.
+    ///
+    /// # Errors
+    ///
+    /// The spare's, when no slot can be written; see also [`super::check_wanted`].
+    pub(super) fn fill<'r, I: Iterator<Item = DeferredRef<'r>>>(
+        &mut self,
+        job: &mut Job,
+        writes: impl Fn() -> I,
+    ) -> Result {
+        let mut tried = 1;
+        loop {
+            let Err(SlotFailed(error)) = self.try_to_fill(job, &writes)? else {
+                return Ok(());
+            };
+            self.this.note_failing_spare(job.slot.spare());
+            if tried == SLOTS_TRIED {
+                return Err(error);
+            }
+            tried += 1;
+            self.take_another_slot(job, fault(error))?;
+        }
+    }
+
+    /// Gives a block that is marked as moving another slot, because the one that it had is bad.
+    fn take_another_slot(&mut self, job: &mut Job, fault: Fault) -> Result {
+        let bad = job.slot;
+        let former = self.table.spares.record(bad).ok_or(EINVAL)?;
+        let leaves = !job.whole;
+        let other = self.emptiest_of(|spare| *spare != bad.spare());
+        if other.is_none() && fault == Fault::Elsewhere {
+            // The spare is not there, so no other slot of it is any better.
+            return Err(EIO);
+        }
+        let slot = self.free_slot(other)?;
+        let time = if leaves {
+            replacement_time(former.time, now()).ok_or(ERANGE)?
+        } else {
+            former.time
+        };
+        let record = Record {
+            live: LiveMask::EMPTY,
+            cause: if leaves { Cause::Spare } else { former.cause },
+            time,
+            ..former
+        };
+        self.table.occupy(slot, &record, self.patience.memory())?;
+        job.slot = slot;
+        if leaves {
+            job.from = Some(bad);
+            job.cause = Cause::Spare;
+            job.whole = true;
+            return Ok(());
+        }
+        if job.from.is_none() {
+            // The word of a new block names its slot already.
+            self.table
+                .with_index(|index| index.replace(&self.table.spares, slot, true));
+            rcu::grace_period();
+        }
+        if fault == Fault::Elsewhere {
+            self.free(bad);
+        } else {
+            self.retire(bad);
+        }
+        Ok(())
+    }
+
+    /// One attempt of [`Self::fill`].
+    fn try_to_fill<'r, I: Iterator<Item = DeferredRef<'r>>>(
+        &mut self,
+        job: &mut Job,
+        writes: &impl Fn() -> I,
+    ) -> Result<Result<(), SlotFailed>> {
+        let covered = writes().fold(LiveMask::EMPTY, |covered, request| {
+            let touched = self.touched(&request, job.block);
+            covered.union(touched.map_or(LiveMask::EMPTY, |(at, count, _)| mask(at, count)))
+        });
+        let mut live = job.before;
+        if let Some(former) = job.from {
+            live = self.read_slot(former, job.before.without(covered))?;
+            if let Err(failed) = self.write_slot_masked(job, live) {
+                return Ok(Err(failed));
+            }
+        }
+        if !self.is_lost(job.from.unwrap_or(job.slot)) {
+            let wanted = (self.all_of(job.block))
+                .without(job.before)
+                .without(covered);
+            let start = self.table.block_size.first_sector(job.block).0;
+            let read = self.read_main(start, wanted)?;
+            if let Err(failed) = self.write_slot_masked(job, read) {
+                return Ok(Err(failed));
+            }
+            live = live.union(read);
+        }
+        for request in writes() {
+            let Some((at, count, done)) = self.touched(&request, job.block) else {
+                continue;
+            };
+            self.take_data(&request, done, count)?;
+            if let Err(failed) = self.write_slot(job, 0, at, count) {
+                return Ok(Err(failed));
+            }
+        }
+        job.after = live.union(covered);
+        Ok(Ok(()))
+    }
+
+    /// Writes sectors of the buffer to the same places of a slot.
+    fn write_slot_masked(&mut self, job: &Job, sectors: LiveMask) -> Result<(), SlotFailed> {
+        runs(sectors).try_for_each(|(at, count)| self.write_slot(job, at, at, count))
+    }
+
+    /// Writes `count` sectors of the buffer, from `first` on, to the sectors of a slot from `at` on.
+    fn write_slot(
+        &mut self,
+        job: &Job,
+        first: usize,
+        at: usize,
+        count: usize,
+    ) -> Result<(), SlotFailed> {
+        let mut write = || {
+            let sector = (self.slot_sector(job.slot)?)
+                .checked_add(at as u64)
+                .ok_or(EINVAL)?;
+            let device = self.this.spare_device(job.slot.spare()).ok_or(ENXIO)?;
+            device.write(sector, &mut self.relocator.buffer.sectors(first, count)?)
+        };
+        write().map_err(SlotFailed)
+    }
+
+    /// Which sectors of a block a request touches: the first, how many, and the first one's place in the request.
+    fn touched(&self, request: &Deferred, block: Block) -> Option<(usize, usize, u64)> {
+        let size = self.table.block_size;
+        let first = size.first_sector(block).0;
+        let end = first.checked_add(self.sectors_of(block).0)?;
+        let start = self.start_of(request).0;
+        let after = start.checked_add(request.sectors().into())?;
+        let (from, to) = (start.max(first), after.min(end));
+        let count = to.checked_sub(from).filter(|count| *count > 0)?;
+        let at = from.checked_sub(first)?;
+        Some((at as usize, count as usize, from.checked_sub(start)?))
+    }
+
+    /// Ends a request whose blocks have moved, as far as they have.
+    fn conclude(&mut self, mut request: Deferred, jobs: &[Job]) -> Verdict {
+        let mine = |job: &&Job| self.touched(&request, job.block).is_some();
+        if jobs.iter().filter(mine).any(|job| job.postponed) {
+            return Verdict::Again(request);
+        }
+        let failed = jobs.iter().filter(mine).any(|job| job.error.is_some());
+        // What is durable in one copy only is not acknowledged.
+        let writes = super::direction(request.operation()) == Direction::Write;
+        if failed || writes && self.this.mode() != Mode::ReadWrite {
+            let status = failure(&request);
+            return Verdict::Ends(request, status);
+        }
+        if writes {
+            let status = self.make_stable(&request);
+            return Verdict::Ends(request, status);
+        }
+        let start = self.start_of(&request);
+        let len = u64::from(request.sectors());
+        let mut done = 0;
+        while done < len {
+            let (at, piece) = self.piece(start, done, len, Direction::Read);
+            let moved = |job: &Job| self.table.block_size.block_of(at) == Some(job.block);
+            if jobs.iter().any(moved) {
+                let read = match piece.place {
+                    Place::Spare { .. } => self.transfer(&mut request, done, at, piece),
+                    _ => Err(Trouble::Fails(Status::MEDIUM)),
+                };
+                if let Err(trouble) = read {
+                    let status = match trouble {
+                        Trouble::Fails(status) => status,
+                        Trouble::Block(_) => Status::MEDIUM,
+                    };
+                    return Verdict::Ends(request, status);
+                }
+            }
+            done = done.saturating_add(piece.len.0);
+        }
+        Verdict::Ends(request, Status::OK)
+    }
+
+    /// Asks main whether it is there: its ends, and some places in between that nothing is known against. If it does not answer, it
+    /// is suspected of being gone until it does, and is asked again from time to time.
+    fn try_main(&mut self) -> bool {
+        let unit = self.this.config.logical_sectors as u64;
+        let units = self.table.main.0.checked_div(unit).unwrap_or(0);
+        let somewhere = (0..PROBES).map(|_| crate::sync::random().checked_rem(units).unwrap_or(0));
+        let ends = [0, units.saturating_sub(1)];
+        let places = Iterator::chain(ends.into_iter(), somewhere);
+        let mut answered = false;
+        for place in places {
+            let sector = place.saturating_mul(unit);
+            let data = self.relocator.buffer.sectors(0, unit as usize);
+            answered = data.is_ok_and(|mut data| self.main.read(sector, &mut data).is_ok());
+            if answered {
+                self.main_answered.set(true);
+                break;
+            }
+        }
+        self.this.set_suspect(!answered);
+        if !answered {
+            self.this.queue_work_after(PROBE_INTERVAL);
+        }
+        answered
+    }
+
+    /// Reads the sectors of `wanted` of a slot into the same places of the buffer, and returns which of them could be read.
+    fn read_slot(&mut self, slot: Slot, wanted: LiveMask) -> Result<LiveMask> {
+        let start = self.slot_sector(slot)?;
+        let device = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
+        self.read_from(device, start, wanted)
+    }
+
+    /// Ends a request that was counted, whether or not it had failed before.
+    fn end(&self, request: Deferred, status: Status) {
+        if status != Status::OK && request.status() == Status::OK {
+            let start = Tag::from_word(request.tag()).start();
+            (self.this).count_failure(start, request.operation(), status);
+        }
+        request.complete(status);
+    }
+}
+
+/// A slot could not be written.
+struct SlotFailed(Error);
+
+/// What an error says about the medium.
+fn fault(error: Error) -> Fault {
+    Fault::of(error.to_errno().wrapping_neg())
+}
+
+/// Why a block moves for a request that failed.
+const fn cause(direction: Direction) -> Cause {
+    match direction {
+        Direction::Read => Cause::Read,
+        Direction::Write => Cause::Write,
+    }
+}
+
+/// The status with which a request fails: that with which its I/O did, if it was sent.
+fn failure(request: &Deferred) -> Status {
+    match request.status() {
+        Status::OK => Status::IO_ERROR,
+        status => status,
+    }
+}
