@@ -1,0 +1,12 @@
+#!/bin/bash
+#
+# Crash safety with several spares, one of which is added, proved by replay as in
+# crash-replay.sh; after each crash a spare may be missing, too.
+#
+# vm: --cpus 1
+
+# shellcheck source=lib-crash.sh
+. /tests/lib-crash.sh
+
+replayed "with three spares" 98-105 --steps 24 --tries 4 --spare 512 768 512 --grow
+replayed "with two spares" '' --block 2 --main 256 --spare 512 768 --steps 16 --tries 3
