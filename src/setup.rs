@@ -39,9 +39,6 @@ pub(crate) struct Config {
     pub(crate) default_block_size: BlockSize,
 }
 
-/// The block size that a set gets at least, when none is given.
-const DEFAULT_BLOCK_SIZE: u32 = 8;
-
 impl Config {
     /// Reads and checks the arguments, and opens the devices.
     pub(crate) fn new(words: Words<'_>, setup: &mut Setup<'_>) -> Result<Self, Refusal> {
@@ -64,8 +61,7 @@ impl Config {
             features: line.features,
             read_only: setup.is_read_only(),
             logical_sectors: 1,
-            default_block_size: BlockSize::new(Sectors(DEFAULT_BLOCK_SIZE.into()))
-                .ok_or(Refusal::invalid(c"block_size has a bad default"))?,
+            default_block_size: BlockSize::DEFAULT,
         };
         config.check_devices(setup)?;
         config.check_block_size(setup)?;
@@ -148,10 +144,8 @@ impl Config {
             .device(MAIN)
             .map_or(512, BlockDevice::physical_block_size)
             / 512;
-        let default = physical
-            .clamp(DEFAULT_BLOCK_SIZE, BlockSize::MAX.0 as u32)
-            .max(logical);
-        let Some(default) = BlockSize::new(Sectors(default.into())) else {
+        let sectors = |count: u32| Sectors(count.into());
+        let Some(default) = BlockSize::default_for(sectors(physical), sectors(logical)) else {
             return refuse(c"main_dev has a block that is no power of two");
         };
         if let Some(given) = self.features.block_size {

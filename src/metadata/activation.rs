@@ -35,7 +35,6 @@ use crate::remap::geometry::FIRST_MARK;
 use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::identity::MainId;
 use crate::remap::identity::Uuid;
-use crate::remap::options::Options;
 use crate::remap::page::check;
 use crate::remap::page::choose;
 use crate::remap::page::seal;
@@ -53,7 +52,6 @@ use crate::remap::slot_page::Moves;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock;
 use crate::remap::superblock::Found;
-use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
 use crate::remap::superblock::Superblock;
 use crate::remap::superblock::Unusable;
@@ -243,19 +241,9 @@ impl<'a> Activation<'a> {
     #[inline(never)]
     fn make_set(&mut self, new: &New) -> Result<KBox<Metadata>> {
         let this = self.this;
-        let set = Set {
-            uuid: new.uuid.unwrap_or_else(random_uuid),
-            main_sectors: Sectors(this.main_device().ok_or(ENXIO)?.sectors()),
-            main_id: this.config.features.main_id.unwrap_or(MainId::NONE),
-            block_size: new.block_size,
-            created: new.created.unwrap_or_else(now),
-            // What the table line says holds for the table line; `set` is what changes this.
-            options: Options::DEFAULT,
-            spares: new.spares,
-            slots_of: new
-                .layouts
-                .map(|layout| layout.map_or(SlotCount::ZERO, |layout| layout.slots())),
-        };
+        let main_sectors = Sectors(this.main_device().ok_or(ENXIO)?.sectors());
+        let main_id = this.config.features.main_id.unwrap_or(MainId::NONE);
+        let set = new.set(main_sectors, main_id, random_uuid(), now());
         let mut metadata = Metadata::new(set, new.sequence)?;
         for (spare, layout) in set.spares.spares().zip(new.layouts.iter().flatten()) {
             metadata.insert_fresh(spare, *layout)?;

@@ -14,6 +14,7 @@ use super::geometry::Layout;
 use super::geometry::SpareCount;
 use super::identity::MainId;
 use super::identity::Uuid;
+use super::options::Options;
 use super::page::Choice;
 use super::page::Sequence;
 use super::records::Record;
@@ -115,6 +116,31 @@ pub struct New {
     pub layouts: [Option<Layout>; MAX_SPARES],
     /// The highest sequence number of a superblock; [`None`] when all are blank.
     pub sequence: Option<Sequence>,
+}
+
+impl New {
+    /// The set, for a main of `main_sectors` that is called `main_id`. What is settled wins over
+    /// `uuid` and `created`.
+    pub fn set(
+        &self,
+        main_sectors: Sectors,
+        main_id: MainId,
+        uuid: Uuid,
+        created: UnixTime,
+    ) -> Set {
+        Set {
+            uuid: self.uuid.unwrap_or(uuid),
+            main_sectors,
+            main_id,
+            block_size: self.block_size,
+            created: self.created.unwrap_or(created),
+            // What a table line says holds for the table line; the message `set` changes this.
+            options: Options::DEFAULT,
+            spares: self.spares,
+            slots_of: (self.layouts)
+                .map(|layout| layout.map_or(SlotCount::ZERO, |layout| layout.slots())),
+        }
+    }
 }
 
 /// A set that exists.

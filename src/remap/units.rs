@@ -122,7 +122,7 @@ impl BlockSize {
     /// The largest block: the live mask has a bit for each of its 64 sectors.
     pub const MAX: Sectors = Sectors(64);
 
-    /// What a set gets when main's sectors are no larger: 4 KiB.
+    /// What a set gets at least, when it is given none: 4 KiB.
     pub const DEFAULT: Self = Self { shift: 3 };
 
     /// A block of `sectors`; [`None`] unless that is a power of two from 1 to 64.
@@ -135,6 +135,15 @@ impl BlockSize {
         } else {
             None
         }
+    }
+
+    /// What a set gets that is given none: main's physical block, so that none is written in part,
+    /// unless that is smaller than [`Self::DEFAULT`] or larger than [`Self::MAX`]; and not less than
+    /// `logical`, a block that any of its devices can be told to write. [`None`] when that is no
+    /// power of two, or too large.
+    pub fn default_for(physical: Sectors, logical: Sectors) -> Option<Self> {
+        let wanted = physical.0.clamp(Self::DEFAULT.sectors().0, Self::MAX.0);
+        Self::new(Sectors(wanted.max(logical.0)))
     }
 
     /// The number of sectors in a block.
