@@ -86,8 +86,10 @@ impl Contents {
             let witness = witness.and_then(|witness| members().find(|it| it.index == witness));
             match (members().find(|it| it.index == index), witness) {
                 (Some(member), witness) => contents.read_member(set, member, witness, &bar),
-                (None, Some(witness)) => contents.read_witness(set, index, witness, &bar),
-                (None, None) => {}
+                (None, Some(witness)) if spares.get(index).is_none() => {
+                    contents.read_witness(set, index, witness, &bar)
+                }
+                (None, _) => {}
             }
         }
         if contents.outdated.len() > MOST_OUTDATED {

@@ -14,12 +14,14 @@ use rustix::fs::OFlags;
 use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
+use std::fs::Metadata;
 use std::fs::OpenOptions;
 use std::io;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -92,7 +94,7 @@ impl Device {
         }
         if in_use && access == Access::Write {
             return Err(Failure::new(format!(
-                "{} is in use: remove the mapped device, or unmount the filesystem, that uses it",
+                "{} is in use: first end what uses it, such as a mapped device, a mounted filesystem or another dmremap",
                 path.display()
             )));
         }
@@ -131,6 +133,49 @@ impl Device {
         self.file.read_exact_at(&mut page, place.0 * 512)?;
         Ok(page)
     }
+
+    /// Writes a page.
+    pub fn write(&self, place: SpareSector, page: &Page) -> io::Result<()> {
+        self.file.write_all_at(page, place.0 * 512)
+    }
+
+    /// Makes stable what was written.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// The open device.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The sectors that it is told to write at least, as a whole.
+    pub fn logical_block(&self) -> Sectors {
+        in_sectors(rustix::fs::ioctl_blksszget(&self.file))
+    }
+
+    /// The sectors that it writes at least, as a whole.
+    pub fn physical_block(&self) -> Sectors {
+        in_sectors(rustix::fs::ioctl_blkpbszget(&self.file))
+    }
+
+    /// Whether this device and `other` are the same, or one is a part of the other.
+    pub fn overlaps(&self, other: &Self) -> io::Result<bool> {
+        let (own, theirs) = (self.file.metadata()?, other.file.metadata()?);
+        if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()) {
+            return Ok(true);
+        }
+        let folder = |it: &Metadata| {
+            let (major, minor) = (rustix::fs::major(it.rdev()), rustix::fs::minor(it.rdev()));
+            Path::new(&format!("/sys/dev/block/{major}:{minor}")).canonicalize()
+        };
+        if !own.file_type().is_block_device() || !theirs.file_type().is_block_device() {
+            return Ok(false);
+        }
+        let (own, theirs) = (folder(&own)?, folder(&theirs)?);
+        // The folder of a partition lies in that of its disk.
+        Ok(own.starts_with(&theirs) || theirs.starts_with(&own))
+    }
 }
 
 /// How main is named on the command line.
@@ -167,6 +212,11 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
+}
+
+/// A size in bytes that the kernel told, in sectors; an image has no such sizes.
+fn in_sectors(bytes: rustix::io::Result<u32>) -> Sectors {
+    Sectors(u64::from(bytes.unwrap_or(512)) / 512)
 }
 
 /// Whether the file at `path` is the image of a loop device.

@@ -4,14 +4,18 @@
 //!
 //! `docs/dmremap.md` is its manual. What the format means is decided by the same code as in the module, `src/remap`.
 
+mod blkid;
 mod check;
 mod contents;
 mod device;
 mod dump;
 mod exit;
+mod format;
 mod progress;
+mod repair;
 mod spares;
 mod survey;
+mod writer;
 
 #[path = "../remap/mod.rs"]
 #[expect(dead_code, reason = "the module uses what is not used here")]
@@ -37,6 +41,8 @@ struct Arguments {
 enum Verb {
     Check(check::Check),
     Dump(dump::Dump),
+    Repair(repair::Repair),
+    Format(format::Format),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
     let exit = match arguments.verb {
         Verb::Check(check) => check.run(),
         Verb::Dump(dump) => dump.run(),
+        Verb::Repair(repair) => repair.run(),
+        Verb::Format(format) => format.run(),
     };
     exit.unwrap_or_else(|failure| {
         eprintln!("dmremap: {}", failure.sentence);

@@ -22,6 +22,8 @@ use crate::remap::units::BlockSize;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::MAX_SPARES;
+use std::collections::HashSet;
+use std::path::Path;
 use std::path::PathBuf;
 
 pub use crc32c::crc32c;
@@ -36,12 +38,17 @@ pub struct Spare {
 
 impl Spare {
     /// Opens a spare, and reads its superblock.
-    fn open(path: &PathBuf, access: Access) -> Result<Self, Failure> {
+    fn open(path: &Path, access: Access) -> Result<Self, Failure> {
         let device = Device::open(path, access)?;
         let page = |end| read_superblock_page(&device, end);
         let (front, back) = (page(End::Front), page(End::Back));
         let found = superblock::read(front.as_ref(), back.as_ref(), crc32c);
         Ok(Self { device, found })
+    }
+
+    /// One copy of its superblock; [`None`] when it cannot be read.
+    pub fn superblock_page(&self, end: End) -> Option<Page> {
+        read_superblock_page(&self.device, end)
     }
 
     /// What its superblock says, if there is a good one.
@@ -61,6 +68,7 @@ impl Spares {
     /// Opens the spares at `paths`, which are in any order: what says its index comes to its place, and all else where
     /// there is a place left.
     pub fn open(paths: &[PathBuf], access: Access) -> Result<Self, Failure> {
+        check_once(paths)?;
         let mut spares = Self(Vec::new());
         let mut others = Vec::new();
         for path in paths {
@@ -86,6 +94,24 @@ impl Spares {
             return Err(Failure::new("a set has at most 15 spares"));
         }
         Ok(spares)
+    }
+
+    /// Opens the spares at `paths`, which are in the order that they shall have.
+    pub fn open_in_order(paths: &[PathBuf]) -> Result<Self, Failure> {
+        check_once(paths)?;
+        let spares = paths.iter().map(|path| Spare::open(path, Access::Write));
+        Ok(Self(
+            spares
+                .map(|spare| spare.map(Some))
+                .collect::<Result<_, _>>()?,
+        ))
+    }
+
+    /// Forgets what the superblocks say: nothing is to be there.
+    pub fn forget(&mut self) {
+        for spare in self.0.iter_mut().flatten() {
+            spare.found = Ok(None);
+        }
     }
 
     /// Puts a spare where its superblock says that it belongs.
@@ -147,5 +173,15 @@ impl Spares {
             },
         });
         assemble(&places.collect::<Vec<_>>(), wanted)
+    }
+}
+
+/// Refuses what is named twice: it would be in use by ourselves.
+fn check_once(paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen = HashSet::new();
+    let mut paths = paths.iter().filter_map(|path| path.canonicalize().ok());
+    match paths.find(|path| !seen.insert(path.clone())) {
+        Some(path) => Err(Failure::new(format!("{} is named twice", path.display()))),
+        None => Ok(()),
     }
 }
