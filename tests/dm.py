@@ -67,12 +67,15 @@ class Mapped:
         self.request(DEV_SUSPEND)
 
     def load(self, table):
-        """Loads a line as dmsetup table prints it."""
-        start, length, target, parameters = table.split(None, 3)
-        data = parameters.strip().encode() + b'\0'
-        data += b'\0' * (-len(data) % 8)
-        spec = TARGET.pack(int(start), int(length), 0, TARGET.size + len(data), target.encode())
-        self.request(TABLE_LOAD, spec + data, targets=1)
+        """Loads lines as dmsetup table prints them."""
+        data, lines = b'', table.splitlines()
+        for line in lines:
+            start, length, target, *parameters = line.split(None, 3)
+            words = ''.join(parameters).strip().encode() + b'\0'
+            words += b'\0' * (-len(words) % 8)
+            data += TARGET.pack(int(start), int(length), 0, TARGET.size + len(words),
+                                target.encode()) + words
+        self.request(TABLE_LOAD, data, targets=len(lines))
 
     def clear(self):
         """Forgets the table that was loaded."""
