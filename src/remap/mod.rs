@@ -7,6 +7,7 @@
 pub mod assembly;
 pub mod fault;
 pub mod geometry;
+pub mod health;
 pub mod identity;
 pub mod index;
 pub mod listing;
