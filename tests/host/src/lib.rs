@@ -6,3 +6,4 @@ pub mod crc32c;
 pub mod memory;
 #[path = "../../../src/remap/mod.rs"]
 pub mod remap;
+pub mod simulation;
