@@ -28,6 +28,7 @@ use crate::remap::records::Records;
 use crate::remap::slot_page;
 use crate::remap::slot_page::Moves;
 use crate::remap::slot_page::SlotEntry;
+use crate::remap::superblock::Progress;
 use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
 use crate::remap::superblock::Superblock;
@@ -421,10 +422,22 @@ impl Metadata {
     /// Keeps another value of an option.
     pub(crate) fn set_option(&mut self, this: &Live<Remap>, setting: Setting) -> Result {
         self.set.options = self.set.options.with(setting);
-        for spare in self.set.spares.spares() {
-            self.write_superblock(this, spare, |_| {})?;
+        self.write_superblocks(this)
+    }
+
+    /// Keeps how far the background pass has come, unless that is known already.
+    pub(crate) fn save_progress(&mut self, this: &Live<Remap>, progress: Progress) -> Result {
+        if self.set.progress == progress {
+            return Ok(());
         }
-        Ok(())
+        self.set.progress = progress;
+        self.write_superblocks(this)
+    }
+
+    /// Writes the superblocks of all spares, after what they say of the set has changed.
+    fn write_superblocks(&mut self, this: &Live<Remap>) -> Result {
+        let mut spares = self.set.spares.spares();
+        spares.try_for_each(|spare| self.write_superblock(this, spare, |_| {}))
     }
 }
 

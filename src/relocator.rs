@@ -174,6 +174,27 @@ pub(crate) fn run<R>(
     })
 }
 
+/// Moves no block from now on, and keeps what is not in the metadata yet: the next table reads it after this.
+pub(crate) fn suspend(this: &Live<Remap>) {
+    let _noio = noio::Scope::new();
+    let mut relocator = this.relocator.lock();
+    relocator.running = false;
+    if this.mode() != Mode::ReadWrite {
+        return;
+    }
+    if let Some(metadata) = relocator.metadata.as_mut() {
+        if metadata.save_progress(this, this.progress()).is_err() {
+            metadata_failed(this, Mode::ReadOnly);
+        }
+    }
+}
+
+/// Degrades the device after metadata could not be written.
+fn metadata_failed(this: &Live<Remap>, mode: Mode) {
+    this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
+    this.set_mode(mode);
+}
+
 /// Who waits for the relocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -604,8 +625,7 @@ impl Session<'_> {
             Outcome::InDoubt => Mode::Failed,
             Outcome::OneCopy | Outcome::NotMade => Mode::ReadOnly,
         };
-        self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
-        self.this.set_mode(mode);
+        metadata_failed(self.this, mode);
     }
 
     /// Takes back what was prepared for the blocks that cannot be relocated.
@@ -873,10 +893,8 @@ impl Session<'_> {
     pub(crate) fn set_options(&mut self, setting: Setting) -> Result {
         self.check_writable()?;
         let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
-        metadata.set_option(self.this, setting).inspect_err(|_| {
-            self.this.counts.meta_errors.fetch_add(1, Ordering::Relaxed);
-            self.this.set_mode(Mode::ReadOnly);
-        })?;
+        let kept = metadata.set_option(self.this, setting);
+        kept.inspect_err(|_| metadata_failed(self.this, Mode::ReadOnly))?;
         self.this.set_options(self.this.options().with(setting));
         Ok(())
     }

@@ -67,11 +67,15 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         this.config.count.get(),
         counts.unreadable(),
     )?;
+    let progress = this.progress();
     for (name, value) in counters(this) {
         match name {
             "meta_errors" => write!(
                 text,
-                " scan=off scan_pos=0 scan_passes=0 scan_errors=0 meta_errors={value}"
+                " scan=off scan_pos={} scan_passes={} scan_errors={} meta_errors={value}",
+                progress.position.0.saturating_add(this.begin()),
+                progress.passes,
+                progress.errors
             )?,
             _ => write!(text, " {name}={value}")?,
         }

@@ -33,6 +33,7 @@ use crate::remap::resolve::Direction;
 use crate::remap::resolve::Piece;
 use crate::remap::resolve::Place;
 use crate::remap::slot_page::Lifetime;
+use crate::remap::superblock::Progress;
 use crate::remap::units::Block;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
@@ -290,6 +291,9 @@ pub(crate) struct Remap {
     /// The options in force.
     #[pin]
     options: SpinLock<Options>,
+    /// How far the background pass has come.
+    #[pin]
+    progress: SpinLock<Progress>,
     /// What the counters of `stats` stood at when it was reset.
     #[pin]
     baseline: SpinLock<[u64; status::COUNTERS]>,
@@ -337,6 +341,16 @@ impl Remap {
     /// The options in force.
     pub(crate) fn options(&self) -> Options {
         *self.options.lock()
+    }
+
+    /// How far the background pass has come.
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.lock()
+    }
+
+    /// Changes how far the background pass has come.
+    pub(crate) fn set_progress(&self, progress: Progress) {
+        *self.progress.lock() = progress;
     }
 
     /// What the counters of `stats` stood at when it was reset.
@@ -663,6 +677,7 @@ impl Target for Remap {
             heal: AtomicU64::new(0),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
             options <- new_spinlock!(options, "dm_remap_options"),
+            progress <- new_spinlock!(Progress::default(), "dm_remap_progress"),
             baseline <- new_spinlock!([0; status::COUNTERS], "dm_remap_baseline"),
             relocator <- new_mutex!(Relocator::new()?, "dm_remap_relocator"),
         })
@@ -721,7 +736,7 @@ impl Target for Remap {
     }
 
     fn postsuspend(this: &Live<Self>) {
-        this.relocator.lock().running = false;
+        relocator::suspend(this);
     }
 
     fn status(this: &Live<Self>, kind: StatusKind, text: &mut Text<'_>) {

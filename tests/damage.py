@@ -58,7 +58,9 @@ SUPERBLOCK = HEADER | {
     'witness_pages': (136, 'I'), 'slot_mark': (140, 'I'), 'witness_mark': (144, 'I'), 'auto': (148, 'I'),
     'scan_interval': (152, 'I'), 'scan_rate': (156, 'I'), 'read_retries': (160, 'I'),
     'slots of spare 0': (164, 'I'), 'slots of spare 1': (168, 'I'), 'slots of spare 2': (172, 'I'),
-    'main_id': (224, 'B'), 'end of main_id': (287, 'B'), 'reserved': (288, 'Q'), 'end of the page': (4088, 'Q'),
+    'main_id': (224, 'B'), 'end of main_id': (287, 'B'), 'scan_position': (288, 'Q'), 'scan_passes': (296, 'Q'),
+    'scan_errors': (304, 'Q'), 'scan_ended': (312, 'Q'), 'reserved': (320, 'Q'), 'health': (512, 'Q'),
+    'end of the page': (4088, 'Q'),
 }
 MOVES = {'relocated': (48, 'I'), 'relocated_auto': (52, 'I'), 'removed': (56, 'I')}
 SLOTS = HEADER | MOVES | {'reserved behind the moves': (60, 'I')}
@@ -548,6 +550,7 @@ def features(scene):
             case(f'{known} ro_compat on spare {index}, read-only', scene.reads_only, unknown)
             case(f'{known} compat on spare {index} is kept', keeps, scene,
                  scene.both(spare, copies, (SUPERBLOCK['compat'], 1 << bit), (SUPERBLOCK['reserved'], 0x1234),
+                            (SUPERBLOCK['health'], 0x9ABC),
                             (SUPERBLOCK['end of the page'], 0x5678)), spare)
         version = scene.both(spare, copies, (HEADER['version'], 2))
         case(f'{scene.name}: another version on spare {index}', scene.refused, version,
@@ -555,6 +558,32 @@ def features(scene):
         reserved = scene.both(spare, copies, (SUPERBLOCK['end of the page'], 1))
         case(f'{scene.name}: reserved bytes on spare {index} without a feature', scene.refused, reserved,
              [f'spare {index} is refused', 'has a bad reserved byte'])
+
+
+def passes_last(scene):
+    """What the newest superblock says of the background pass is known at every activation, and kept by all spares."""
+    fields = {'scan_position': 2048, 'scan_passes': 1 << 40, 'scan_errors': (1 << 64) - 1, 'scan_ended': 1795400000}
+    spare = scene.spares[-1]
+    superblocks = [scene.superblock(end) for end in (FRONT, BACK)]
+    newest = max(get(scene.page(name, 0), HEADER['sequence']) for name in scene.spares)
+    scene.use(scene.both(spare, superblocks, (HEADER['sequence'], newest + 1),
+                         *((SUPERBLOCK[name], value) for name, value in fields.items())))
+    scene.target.message('set scan_rate 6000')
+    scene.target.let_go()
+    for name in scene.spares:
+        for sector in superblocks:
+            page = scene.page(name, sector, scene.media.contents())
+            if any(get(page, SUPERBLOCK[field]) != value for field, value in fields.items()):
+                raise Wrong(f'{name} does not say it')
+    before, writes = scene.media.contents(), scene.media.writes()
+    scene.must_be_up(scene.line)
+    try:
+        shown = [int(scene.target.value(key)) for key in ('scan_pos', 'scan_passes', 'scan_errors')]
+    finally:
+        scene.target.let_go()
+    if shown != list(fields.values())[:3]:
+        raise Wrong(f'the status has {shown}')
+    scene.untouched(before, writes)
 
 
 def keeps(scene, damage, spare):
@@ -568,7 +597,7 @@ def keeps(scene, damage, spare):
     now = scene.media.contents()
     for sector in (scene.superblock(FRONT), scene.superblock(BACK)):
         page = scene.page(spare, sector, now)
-        for field in 'compat', 'reserved', 'end of the page':
+        for field in 'compat', 'reserved', 'health', 'end of the page':
             if get(page, SUPERBLOCK[field]) != get(damage[0][2], SUPERBLOCK[field]):
                 raise Wrong(f'{field} was not kept')
         if get(page, SUPERBLOCK['scan_rate']) != 6000:
@@ -942,6 +971,7 @@ def main(count, seed=None):
         duplicates(scene)
         hostile_entries(scene)
         lifetime(scene)
+        case(f'{scene.name}: what is known of the background pass lasts', passes_last, scene)
         share = count // 2
         case(f'{scene.name}: {share} random changes with valid checksums do no harm',
              random_changes, scene, share, seed)

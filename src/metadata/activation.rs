@@ -317,6 +317,7 @@ impl<'a> Activation<'a> {
             table.release(slot)?;
         }
         this.set_options(this.config.features.options(set.options));
+        this.set_progress(set.progress);
         self.publish(table, &metadata);
         Ok(metadata)
     }

@@ -19,6 +19,7 @@ use super::page::Choice;
 use super::page::Sequence;
 use super::records::Record;
 use super::superblock::Found;
+use super::superblock::Progress;
 use super::superblock::Set;
 use super::superblock::State;
 use super::superblock::Superblock;
@@ -136,6 +137,7 @@ impl New {
             created: self.created.unwrap_or(created),
             // What a table line says holds for the table line; the message `set` changes this.
             options: Options::DEFAULT,
+            progress: Progress::default(),
             spares: self.spares,
             slots_of: (self.layouts)
                 .map(|layout| layout.map_or(SlotCount::ZERO, |layout| layout.slots())),

@@ -11,6 +11,7 @@ use super::geometry::Layout;
 use super::geometry::PageCount;
 use super::geometry::Parts;
 use super::geometry::SpareCount;
+use super::geometry::PAGE_BYTES;
 use super::identity::MainId;
 use super::identity::Uuid;
 use super::options::Options;
@@ -33,6 +34,7 @@ use super::page::Sequence;
 use super::page::Subject;
 use super::page::HEADER_BYTES;
 use super::units::BlockSize;
+use super::units::Sector;
 use super::units::Sectors;
 use super::units::SlotCount;
 use super::units::SlotNumber;
@@ -63,7 +65,14 @@ const SCAN_RATE_AT: usize = 156;
 const READ_RETRIES_AT: usize = 160;
 const SLOTS_OF_AT: usize = 164;
 const MAIN_ID_AT: usize = 224;
-const RESERVED_AT: usize = 288;
+const SCAN_POSITION_AT: usize = 288;
+const SCAN_PASSES_AT: usize = 296;
+const SCAN_ERRORS_AT: usize = 304;
+const SCAN_ENDED_AT: usize = 312;
+const RESERVED_AT: usize = 320;
+/// The state of the health model, which nothing here looks into.
+const HEALTH_AT: usize = 512;
+const HEALTH_END: usize = 1024;
 
 /// Bytes of one number in the table of all spares' slots.
 const SLOTS_OF_BYTES: usize = 4;
@@ -96,6 +105,19 @@ impl State {
     }
 }
 
+/// How far the background pass has come, over all activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Where on main the pass goes on.
+    pub position: Sector,
+    /// How many passes have ended.
+    pub passes: u64,
+    /// How many sectors passes have found weak or unreadable.
+    pub errors: u64,
+    /// When the last pass ended; zero when none has.
+    pub ended: UnixTime,
+}
+
 /// What all spares of a set say alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Set {
@@ -111,6 +133,8 @@ pub struct Set {
     pub created: UnixTime,
     /// The options in force.
     pub options: Options,
+    /// How far the background pass has come.
+    pub progress: Progress,
     /// The number of spares.
     pub spares: SpareCount,
     /// The number of slots of each spare; none beyond the last spare.
@@ -187,6 +211,12 @@ impl Superblock {
             put(page, at, slots.0.to_le_bytes());
         }
         put(page, MAIN_ID_AT, *set.main_id.bytes());
+        let progress = &set.progress;
+        put(page, SCAN_POSITION_AT, progress.position.0.to_le_bytes());
+        put(page, SCAN_PASSES_AT, progress.passes.to_le_bytes());
+        put(page, SCAN_ERRORS_AT, progress.errors.to_le_bytes());
+        let ended = u64::from(progress.ended.0);
+        put(page, SCAN_ENDED_AT, ended.to_le_bytes());
         seal(page, &name(set.uuid, self.spare), self.sequence, crc);
     }
 
@@ -205,8 +235,13 @@ impl Superblock {
             return Err(Damage::Content("reserved byte"));
         }
         let knows_all = take(page, COMPAT_AT) == [0; 8];
-        if knows_all && !is_zero(page.get(RESERVED_AT..).unwrap_or_default()) {
+        let zero = |range| is_zero(page.get(range).unwrap_or_default());
+        if knows_all && !(zero(RESERVED_AT..HEALTH_AT) && zero(HEALTH_END..PAGE_BYTES)) {
             return Err(Damage::Content("reserved byte"));
+        }
+        let state = State::from_code(u16_at(page, STATE_AT)).ok_or(Damage::Content("state"))?;
+        if state == State::Initialising && !zero(HEALTH_AT..HEALTH_END) {
+            return Err(Damage::Content("state of the health model"));
         }
 
         let block_size = BlockSize::new(Sectors(u32_at(page, BLOCK_SIZE_AT).into()))
@@ -234,10 +269,9 @@ impl Superblock {
             main_id: MainId::from_bytes(take(page, MAIN_ID_AT))
                 .ok_or(Damage::Content("main_id"))?,
             block_size,
-            created: u32::try_from(u64_at(page, CREATED_AT))
-                .map(UnixTime)
-                .map_err(|_| Damage::Content("time of creation"))?,
+            created: decode_time(page, CREATED_AT).ok_or(Damage::Content("time of creation"))?,
             options: decode_options(page)?,
+            progress: decode_progress(page, main_sectors)?,
             spares,
             slots_of: decode_slots_of(page, spares)?,
         };
@@ -248,7 +282,7 @@ impl Superblock {
         let superblock = Self {
             sequence: header.sequence,
             spare: header.spare,
-            state: State::from_code(u16_at(page, STATE_AT)).ok_or(Damage::Content("state"))?,
+            state,
             layout,
             slot_mark: PageCount(u32_at(page, SLOT_MARK_AT)),
             witness_mark: PageCount(u32_at(page, WITNESS_MARK_AT)),
@@ -285,6 +319,26 @@ fn decode_options(page: &Page) -> Result<Options, Damage> {
         read_retries: ReadRetries::new(u32_at(page, READ_RETRIES_AT))
             .ok_or(Damage::Content("read_retries"))?,
     })
+}
+
+/// Reads how far the background pass over a main of `main_sectors` has come.
+fn decode_progress(page: &Page, main_sectors: Sectors) -> Result<Progress, Damage> {
+    let position = Sector(u64_at(page, SCAN_POSITION_AT));
+    if position.0 > main_sectors.0 {
+        return Err(Damage::Content("position of the background pass"));
+    }
+    Ok(Progress {
+        position,
+        passes: u64_at(page, SCAN_PASSES_AT),
+        errors: u64_at(page, SCAN_ERRORS_AT),
+        ended: decode_time(page, SCAN_ENDED_AT)
+            .ok_or(Damage::Content("time of the background pass"))?,
+    })
+}
+
+/// Reads the time at offset `at`; [`None`] when no time is so late.
+fn decode_time(page: &Page, at: usize) -> Option<UnixTime> {
+    u32::try_from(u64_at(page, at)).ok().map(UnixTime)
 }
 
 /// Reads the slots of each of the `spares` spares, and that there are no others.

@@ -38,6 +38,7 @@ use dm_remap_host::remap::records::Record;
 use dm_remap_host::remap::slot_page::set_entry;
 use dm_remap_host::remap::slot_page::Extent;
 use dm_remap_host::remap::slot_page::SlotEntry;
+use dm_remap_host::remap::superblock::Progress;
 use dm_remap_host::remap::superblock::Set;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
@@ -112,6 +113,7 @@ fn new_set(spare: Sectors, main: Sectors) -> Result<Set, Box<dyn Error>> {
         block_size: block_size()?,
         created: TIME,
         options: Options::DEFAULT,
+        progress: Progress::default(),
         spares: SpareCount::new(1).ok_or("number of spares")?,
         slots_of,
     })

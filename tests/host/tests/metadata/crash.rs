@@ -415,6 +415,48 @@ proptest! {
         }
     }
 
+    /// The same of a superblock that is ready, also when not all that changes in it is in one sector.
+    #[test]
+    fn a_superblock_is_there_as_a_whole_or_not_at_all(cuts in prop::collection::vec(0usize..5, 1..8), seed in any::<[u8; 32]>()) {
+        let random = &mut TestRng::from_seed(prop::test_runner::RngAlgorithm::ChaCha, &seed);
+        let mut disks = made(1);
+        let layouts = layouts(&[SPARE]);
+        let first = 10;
+        let steps = |version: u8| {
+            let mut superblock = superblock(&layouts, 0);
+            superblock.sequence = sequence(version.into());
+            superblock.set.progress.passes = version.into();
+            let mut page = BLANK;
+            // The state of the health model.
+            page[512..1024].fill(version);
+            superblock.encode(&mut page, crc32c);
+            one_page(0, ENDS.map(|end| superblock.layout.superblock(end)), page)
+        };
+        let mut acknowledged = first;
+        run(&mut disks, &steps(first));
+        for cut in cuts {
+            let next = acknowledged + 1;
+            run_until(&mut disks, &steps(next), cut, random);
+            let [front, back] = ENDS.map(|end| disks[0].read(superblock_place(SPARE, end).unwrap()));
+            let found = read(Some(&front), Some(&back), crc32c).expect("it is usable").expect("it is no blank one");
+            let page = match found.choice.newest {
+                End::Front => front,
+                End::Back => back,
+            };
+            let version = found.superblock.set.progress.passes as u8;
+            prop_assert!(version == next || version == acknowledged && cut < 2);
+            prop_assert!(page[512..1024] == [version; 512]);
+            if found.choice.repair() {
+                let to = superblock_place(SPARE, found.choice.newest.other()).unwrap();
+                let repair = [Step::Write(0, to, page.into()), Step::Flush(0)];
+                run_until(&mut disks, &repair, 1, random);
+                prop_assert_eq!(read_disks(&disks)[0].unwrap().unwrap().superblock, found.superblock);
+                run(&mut disks, &repair);
+            }
+            acknowledged = version;
+        }
+    }
+
     /// The making of a set may be cut off at any step, again and again, and can always be repeated.
     #[test]
     fn an_interrupted_making_is_never_taken_for_anything_else(

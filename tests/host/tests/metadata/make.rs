@@ -12,6 +12,7 @@ use dm_remap_host::remap::identity::Uuid;
 use dm_remap_host::remap::options::Options;
 use dm_remap_host::remap::page::Page;
 use dm_remap_host::remap::page::Sequence;
+use dm_remap_host::remap::superblock::Progress;
 use dm_remap_host::remap::superblock::Set;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
@@ -66,6 +67,7 @@ pub fn set(layouts: &[Layout]) -> Set {
         block_size: layouts[0].block_size(),
         created: UnixTime(1_795_400_000),
         options: Options::DEFAULT,
+        progress: Progress::default(),
         spares: SpareCount::new(layouts.len()).expect("a test has few spares"),
         slots_of,
     }

@@ -7,6 +7,7 @@ use dm_remap_host::remap::geometry::End;
 use dm_remap_host::remap::geometry::EntryIndex;
 use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::PageNumber;
+use dm_remap_host::remap::identity::MainId;
 use dm_remap_host::remap::page::check;
 use dm_remap_host::remap::page::choose;
 use dm_remap_host::remap::page::seal;
@@ -32,12 +33,14 @@ use dm_remap_host::remap::slot_page::Lifetime;
 use dm_remap_host::remap::slot_page::Moves;
 use dm_remap_host::remap::slot_page::SlotEntry;
 use dm_remap_host::remap::superblock::read;
+use dm_remap_host::remap::superblock::Progress;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::superblock::Unusable;
 use dm_remap_host::remap::units::Block;
 use dm_remap_host::remap::units::Cause;
 use dm_remap_host::remap::units::LiveMask;
+use dm_remap_host::remap::units::Sector;
 use dm_remap_host::remap::units::Sectors;
 use dm_remap_host::remap::units::SlotCount;
 use dm_remap_host::remap::units::UnixTime;
@@ -216,20 +219,56 @@ fn a_bad_header_with_a_right_checksum_is_refused() {
     content(176, &[1], "number of slots of a spare");
     content(224, b"a b", "main_id");
     content(287, b"x", "main_id");
-    content(288, &[1], "reserved byte");
-    content(4095, &[1], "reserved byte");
+    let pass = "position of the background pass";
+    assert_eq!(set(288, &MAIN.0.to_le_bytes()), None);
+    content(288, &(MAIN.0 + 1).to_le_bytes(), pass);
+    content(295, &[0x80], pass);
+    assert_eq!(set(296, &[0xff; 16]), None);
+    content(316, &[1], "time of the background pass");
+    for byte in [320, 511, 1024, 4095] {
+        content(byte, &[1], "reserved byte");
+    }
+}
+
+/// The first write of a superblock goes to a page of zeros and must be there as a whole or not at
+/// all, so all of it lies in one sector.
+#[test]
+fn the_health_model_has_no_state_before_the_spare_is_ready() {
+    let with_health = |state, byte: usize| {
+        let mut page = superblock_page(|superblock| superblock.state = state);
+        page[byte] = 1;
+        Superblock::decode(&with_new_checksum(page), crc32c)
+    };
+    let damage = Damage::Content("state of the health model");
+    for byte in [512, 1023] {
+        assert!(with_health(State::Ready, byte).is_ok());
+        assert_eq!(with_health(State::Initialising, byte), Err(damage));
+    }
+    let page = superblock_page(|superblock| {
+        superblock.state = State::Initialising;
+        superblock.set.progress = Progress {
+            position: Sector(MAIN.0),
+            passes: u64::MAX,
+            errors: u64::MAX,
+            ended: UnixTime(u32::MAX),
+        };
+        let id = [b'~'; 64];
+        superblock.set.main_id = MainId::parse(&id).expect("it is as long as it may be");
+    });
+    assert!(page[512..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
 fn what_belongs_to_an_unknown_compatible_feature_is_kept() {
     let mut page = superblock_page(|_| ());
     page[64] = 4;
+    page[600] = 0xa5;
     page[4000] = 0x5a;
     let mut page = with_new_checksum(page);
     let mut superblock = Superblock::decode(&page, crc32c).unwrap();
     superblock.sequence = sequence(2);
     superblock.encode(&mut page, crc32c);
-    assert_eq!((page[64], page[4000]), (4, 0x5a));
+    assert_eq!((page[64], page[600], page[4000]), (4, 0xa5, 0x5a));
     assert_eq!(Superblock::decode(&page, crc32c), Ok(superblock));
 }
 
@@ -573,7 +612,7 @@ proptest! {
 
     /// Arbitrary changes of a superblock, with a right checksum: what is accepted is consistent.
     #[test]
-    fn hostile_superblocks_never_panic(changes in prop::collection::vec((12usize..300, any::<u8>()), 1..6)) {
+    fn hostile_superblocks_never_panic(changes in prop::collection::vec((12usize..324, any::<u8>()), 1..6)) {
         let mut page = superblock_page(|_| ());
         for (byte, value) in changes {
             page[byte] = value;
@@ -599,6 +638,7 @@ proptest! {
         witness_mark in 0u32..=2,
         automatic in any::<bool>(),
         interval in any::<u32>(),
+        (position, passes, errors, ended) in (0..=MAIN.0, any::<u64>(), any::<u64>(), any::<u32>()),
         id in "[!-~]{0,64}",
     ) {
         let mut original = superblock(&layouts(&[SPARE; 3]), 2);
@@ -608,7 +648,9 @@ proptest! {
         original.witness_mark = PageCount(witness_mark);
         original.set.options.automatic = automatic;
         original.set.options.scan_interval.0 = interval;
-        if let Some(id) = dm_remap_host::remap::identity::MainId::parse(id.as_bytes()) {
+        let (position, ended) = (Sector(position), UnixTime(ended));
+        original.set.progress = Progress { position, passes, errors, ended };
+        if let Some(id) = MainId::parse(id.as_bytes()) {
             original.set.main_id = id;
         }
         let mut page = BLANK;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -32,6 +33,9 @@ use dm_remap_host::remap::units::SlotCount;
 use crate::make::block_size;
 use crate::make::index;
 use crate::make::BLANK;
+
+/// Where in a superblock the state of the health model is.
+const HEALTH: Range<usize> = 512..1024;
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors"))
@@ -136,11 +140,25 @@ fn describe_superblock(page: &Page) -> String {
         ("read_retries", set.options.read_retries.get().to_string()),
         ("slots_of", slots_of.join(" ")),
         ("main_id", set.main_id.to_string()),
+        ("scan_position", set.progress.position.0.to_string()),
+        ("scan_passes", set.progress.passes.to_string()),
+        ("scan_errors", set.progress.errors.to_string()),
+        ("scan_ended", set.progress.ended.0.to_string()),
+        ("health", describe_health(page)),
     ]
     .iter()
     .map(|(key, value)| format!("{key} = {value}").trim_end().to_owned())
     .collect::<Vec<_>>()
     .join("\n")
+}
+
+/// The state of the health model in hexadecimal; nothing when it is all zero.
+fn describe_health(page: &Page) -> String {
+    let health = &page[HEALTH];
+    if health == [0; 512] {
+        return String::new();
+    }
+    health.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -155,6 +173,8 @@ fn the_superblocks_are_read_and_written() {
 
         let superblock = Superblock::decode(&vector.page, crc32c).expect("the page is good");
         let mut page = BLANK;
+        // This is kept as it is found.
+        page[HEALTH].copy_from_slice(&vector.page[HEALTH]);
         superblock.encode(&mut page, crc32c);
         assert!(page == vector.page, "{name}");
     }
