@@ -742,7 +742,7 @@ impl Session<'_> {
                 let jobs = jobs.iter().filter(|job| here(job));
                 jobs.map(|job| Changed {
                     slot: job.slot,
-                    counts: job.whole,
+                    counts: job.whole && job.from.is_none(),
                 })
             };
             if slots().next().is_none() {
