@@ -21,19 +21,9 @@ failing() {
 # scsi_fails COUNT OPCODE HOST STATUS KEY ASC ASCQ: the next COUNT commands of the SCSI
 # disk with this first byte end so, all numbers but COUNT in hexadecimal: with the byte
 # of the host adapter, the status, and, of the sense data, the key, the code and its
-# qualifier.  Or all of them, until scsi_good, when COUNT is "all".
+# qualifier.
 scsi_fails() {
-	local count=-$1
-	[[ $1 != all ]] || count=1
-	echo "2 $count $2 $3 0 ${*:4}" >"$(scsi_errors)"
-}
-
-# scsi_stops_failing OPCODE...: takes that back.
-scsi_stops_failing() {
-	local opcode
-	for opcode in "$@"; do
-		echo "- 2 $opcode" >"$(scsi_errors)"
-	done
+	echo "2 -$1 $2 $3 0 ${*:4}" >"$(scsi_errors)"
 }
 
 scsi_errors() {

@@ -87,17 +87,17 @@ failed_writes() {
 }
 
 long_writes() {
-	local masks='' sector
+	local wanted='' sector
 	activate
 	sectors write "$dev" 0 2048 old
 	bad all:200:101 writes:500:3
 	check "a long write over many bad blocks succeeds" sectors write "$dev" 130 120 new
 	for ((sector = 200; sector < 250; sector += 8)); do
-		masks+="$sector:ff "
+		wanted+="$sector:ff "
 	done
 	# Its last block is bad from 248 on, and only 248 and 249 were written.
-	masks=${masks/248:ff/248:3}
-	equal "only the bad ones of its blocks were relocated" "${masks% }" "$(live_masks remap)"
+	wanted=${wanted/248:ff/248:3}
+	equal "only the bad ones of its blocks were relocated" "${wanted% }" "$(live_masks remap)"
 	check "it is read back" sectors holds "$dev" 130 120 new
 	check "what was before it is as it was" sectors holds "$dev" 120 10 old
 	check "what cannot be read behind it is an error" sectors lost "$dev" 250 6
