@@ -4,6 +4,7 @@
  */
 #include <linux/bio.h>
 #include <linux/highmem.h>
+#include <linux/ioprio.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/ratelimit.h>
@@ -19,6 +20,16 @@ void __percpu *dm_remap_alloc_percpu(size_t size, size_t align)
 void dm_remap_percpu_inc(u64 __percpu *counter)
 {
 	this_cpu_inc(*counter);
+}
+
+u64 dm_remap_percpu_dec(u64 __percpu *counter)
+{
+	return this_cpu_dec_return(*counter);
+}
+
+void dm_remap_percpu_set(u64 __percpu *counter, u64 value)
+{
+	this_cpu_write(*counter, value);
 }
 
 u64 dm_remap_percpu_sum(const u64 __percpu *counter)
@@ -65,6 +76,12 @@ struct workqueue_struct *dm_remap_alloc_workqueue(const char *device)
 	return alloc_ordered_workqueue("dm-remap/%s", WQ_MEM_RECLAIM, device);
 }
 
+/* Nobody waits for this queue. */
+struct workqueue_struct *dm_remap_alloc_background_workqueue(const char *device)
+{
+	return alloc_ordered_workqueue("dm-remap-scan/%s", WQ_FREEZABLE, device);
+}
+
 bool dm_remap_bdev_read_only(struct block_device *bdev)
 {
 	return bdev_read_only(bdev);
@@ -98,6 +115,26 @@ unsigned int dm_remap_bdev_logical_block_size(struct block_device *bdev)
 unsigned int dm_remap_bdev_physical_block_size(struct block_device *bdev)
 {
 	return bdev_physical_block_size(bdev);
+}
+
+/*
+ * bdev_rw_virt() for a read, in the priority class that schedulers serve when
+ * there is nothing else to do.
+ */
+int dm_remap_read_idle(struct block_device *bdev, sector_t sector, void *data,
+		       size_t len)
+{
+	struct bio_vec bv;
+	struct bio bio;
+	int error;
+
+	bio_init(&bio, bdev, &bv, 1, REQ_OP_READ);
+	bio.bi_ioprio = IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0);
+	bio.bi_iter.bi_sector = sector;
+	bio_add_virt_nofail(&bio, data, len);
+	error = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	return error;
 }
 
 bool dm_remap_log_allowed(void)

@@ -12,6 +12,8 @@
 
 void __percpu *dm_remap_alloc_percpu(size_t size, size_t align);
 void dm_remap_percpu_inc(u64 __percpu *counter);
+u64 dm_remap_percpu_dec(u64 __percpu *counter);
+void dm_remap_percpu_set(u64 __percpu *counter, u64 value);
 u64 dm_remap_percpu_sum(const u64 __percpu *counter);
 
 void dm_remap_preempt_disable(void);
@@ -22,6 +24,7 @@ void dm_remap_memalloc_noio_restore(unsigned int flags);
 
 void dm_remap_init_work(struct delayed_work *work, work_func_t func);
 struct workqueue_struct *dm_remap_alloc_workqueue(const char *device);
+struct workqueue_struct *dm_remap_alloc_background_workqueue(const char *device);
 
 bool dm_remap_bdev_read_only(struct block_device *bdev);
 bool dm_remap_bdev_is_zoned(struct block_device *bdev);
@@ -29,6 +32,9 @@ bool dm_remap_bdev_overlap(struct block_device *a, struct block_device *b);
 sector_t dm_remap_bdev_sectors(struct block_device *bdev);
 unsigned int dm_remap_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_remap_bdev_physical_block_size(struct block_device *bdev);
+
+int dm_remap_read_idle(struct block_device *bdev, sector_t sector, void *data,
+		       size_t len);
 
 bool dm_remap_log_allowed(void);
 

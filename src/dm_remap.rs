@@ -12,10 +12,12 @@
 mod bindings;
 mod block;
 mod dm;
+mod latency;
 mod message;
 mod metadata;
 mod relocator;
 pub mod remap;
+mod scan;
 mod setup;
 mod status;
 mod sync;

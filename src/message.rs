@@ -20,12 +20,14 @@ use crate::remap::units::Block;
 use crate::remap::units::Cause;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
+use crate::scan;
 use crate::status;
 use crate::table::Table;
 use crate::target::Remap;
 use core::fmt::Write;
 use core::ops::RangeInclusive;
 use kernel::prelude::*;
+use kernel::time::Delta;
 
 /// How many blocks `list` looks up at a time.
 ///
@@ -60,6 +62,15 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
             list(this, from, max.unwrap_or(u64::MAX), reply)
         }
         Message::Set(setting) => set(this, setting),
+        Message::Scan(verb) => scan::message(this, verb, reply).inspect_err(|error| {
+            let why = match *error {
+                e if e == EINVAL => "the pass is not in a state for that: see scan status",
+                e if e == EROFS => "the table is read-only, or metadata cannot be written",
+                e if e == EBUSY => "the device is suspended",
+                _ => "metadata could not be written",
+            };
+            pr_warn!("{}: scan failed because {why}\n", this.log_name());
+        }),
         Message::Stats => Ok(status::write_stats(this, reply)?),
         Message::StatsReset => {
             status::reset_stats(this);
@@ -213,7 +224,10 @@ fn set(this: &Live<Remap>, setting: Setting) -> Result {
         this,
         "set",
         run(this, |session| session.set_options(setting)),
-    )
+    )?;
+    // The pass looks at its options when it does something.
+    this.queue_background(Delta::from_millis(0));
+    Ok(())
 }
 
 /// Runs a short operation of the relocator for the sender of a message.

@@ -29,6 +29,7 @@ use crate::remap::records::Records;
 use crate::remap::resolve::Direction;
 use crate::remap::resolve::Layouts;
 use crate::remap::slot_page::replacement_time;
+use crate::remap::superblock::Progress;
 use crate::remap::units::Block;
 use crate::remap::units::BlockSize;
 use crate::remap::units::Cause;
@@ -300,6 +301,34 @@ pub(crate) fn remove(this: &Live<Remap>, range: RangeInclusive<Block>) -> Result
     let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
     in_sections(this, *range.start(), |session, first, jobs| {
         session.remove_section(first, *range.end(), &mut entries, jobs)
+    })
+}
+
+/// Relocates a block that was found to be weak or unreadable, where it lives now.
+///
+/// # Errors
+///
+/// `ENOSPC` when there is no free slot, `EBUSY` when a suspend begins, `EIO` when main does not answer at all; otherwise that of
+/// the spare.
+pub(crate) fn save(this: &Live<Remap>, block: Block) -> Result {
+    run(this, Patience::UntilSignal, |session| session.save(block))
+}
+
+/// Changes how far the background pass has come, durably.
+///
+/// # Errors
+///
+/// As for [`run`], and when metadata cannot be written; nothing is changed then.
+pub(crate) fn change_progress(this: &Live<Remap>, change: impl Fn(&mut Progress)) -> Result {
+    run(this, Patience::UntilSignal, |session| {
+        session.check_writable()?;
+        let mut progress = this.progress();
+        change(&mut progress);
+        let metadata = session.relocator.metadata.as_mut().ok_or(EIO)?;
+        let kept = metadata.save_progress(this, progress);
+        kept.inspect_err(|_| metadata_failed(this, Mode::ReadOnly))?;
+        this.change_progress(change);
+        Ok(())
     })
 }
 

@@ -11,6 +11,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::text::Text;
 use crate::remap::table_line::Line;
 use crate::remap::units::MAX_SPARES;
+use crate::scan;
 use crate::setup::MAIN;
 use crate::target::Fullness;
 use crate::target::Mode;
@@ -72,7 +73,8 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         match name {
             "meta_errors" => write!(
                 text,
-                " scan=off scan_pos={} scan_passes={} scan_errors={} meta_errors={value}",
+                " scan={} scan_pos={} scan_passes={} scan_errors={} meta_errors={value}",
+                scan::state(this),
                 progress.position.0.saturating_add(this.begin()),
                 progress.passes,
                 progress.errors
@@ -169,16 +171,17 @@ fn write_measurement(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
     write!(text, ",manual={};", u8::from(features.manual))
 }
 
-/// The message `stats`: the counters since the last `stats reset`, one a line.
+/// The message `stats`: the counters and latencies since the last `stats reset`, one a line.
 pub(crate) fn write_stats(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
     let baseline = this.baseline();
     for ((name, value), before) in counters(this).into_iter().zip(baseline) {
         writeln!(text, "{name}={}", value.wrapping_sub(before))?;
     }
-    Ok(())
+    this.latencies.write(text)
 }
 
 /// Begins to count for `stats` from here on: after the activation, and for the message `stats reset`.
 pub(crate) fn reset_stats(this: &Live<Remap>) {
     this.set_baseline(counters(this).map(|(_, value)| value));
+    this.latencies.reset();
 }

@@ -21,6 +21,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::target::Target;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
+use crate::latency::Latencies;
 use crate::message;
 use crate::metadata;
 use crate::relocator;
@@ -38,6 +39,9 @@ use crate::remap::units::Block;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
+use crate::scan;
+use crate::scan::Noticed;
+use crate::scan::Pace;
 use crate::setup::Config;
 use crate::setup::MAIN;
 use crate::status;
@@ -57,6 +61,7 @@ use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::Mutex;
 use kernel::sync::SpinLock;
+use kernel::time::Delta;
 
 /// What the device can do now. It only gets less, until the next activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +85,8 @@ impl Tag {
     const UNCOUNTED: usize = 1 << 5;
     /// A request of which everything was counted, and that ends for good when it ends again.
     const SETTLED: usize = 1 << 6;
+    /// A request of which the time is taken.
+    const TIMED: usize = 1 << 7;
     const SECTOR_SHIFT: u32 = 8;
 
     /// The tag of a request that begins at `start`.
@@ -111,10 +118,15 @@ impl Tag {
         Self(self.0 | Self::SETTLED)
     }
 
+    /// The same for a request of which the time is taken.
+    const fn timed(self) -> Self {
+        Self(self.0 | Self::TIMED)
+    }
+
     /// Whether there is more to do at the end of the request than to count it.
     #[inline(always)]
     const fn is_unusual(self) -> bool {
-        self.0 & (Self::DEAD | Self::UNCOUNTED | Self::SETTLED) != 0
+        self.0 & (Self::DEAD | Self::UNCOUNTED | Self::SETTLED | Self::TIMED) != 0
     }
 
     /// The ticket of the request.
@@ -261,6 +273,9 @@ pub(crate) struct Remap {
     pub(crate) config: Config,
     /// The requests.
     pub(crate) traffic: Traffic,
+    /// How long they take.
+    #[pin]
+    pub(crate) latencies: Latencies,
     /// The table of relocated blocks, from the first activation on, when the table line is writable.
     table: Once<Table>,
     /// The same when it is read-only: then every request takes the way of the unusual ones, which looks what it does.
@@ -291,6 +306,11 @@ pub(crate) struct Remap {
     /// The options in force.
     #[pin]
     options: SpinLock<Options>,
+    /// What the last step of the background pass has left for the next one.
+    #[pin]
+    pub(crate) pace: Mutex<Pace>,
+    /// What passes have noticed.
+    pub(crate) noticed: Noticed,
     /// How far the background pass has come.
     #[pin]
     progress: SpinLock<Progress>,
@@ -348,7 +368,12 @@ impl Remap {
         *self.progress.lock()
     }
 
-    /// Changes how far the background pass has come.
+    /// Changes how far the background pass has come, in memory.
+    pub(crate) fn change_progress(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock());
+    }
+
+    /// Sets how far the background pass has come, in memory.
     pub(crate) fn set_progress(&self, progress: Progress) {
         *self.progress.lock() = progress;
     }
@@ -548,6 +573,7 @@ impl Live<Remap> {
             _ => (None, 0, tag),
         };
         match device {
+            Some(device) if self.latencies.picks() => send_timed(request, device, sector, tag),
             Some(device) => request.remap(device, sector, tag.into_word()),
             None => self.map_relocated(table, request, start, ticket, guard),
         }
@@ -649,6 +675,13 @@ impl Live<Remap> {
     }
 }
 
+/// Sends a request of which the time is taken.
+#[cold]
+#[inline(never)]
+fn send_timed<'r>(request: Request<'r>, device: &Device, sector: u64, tag: Tag) -> Mapped<'r> {
+    request.remap_timed(device, sector, tag.timed().into_word())
+}
+
 impl Target for Remap {
     const NAME: &'static CStr = c"remap";
     const VERSION: [u32; 3] = [1, 0, 0];
@@ -663,6 +696,7 @@ impl Target for Remap {
         try_pin_init!(Self {
             config,
             traffic: Traffic::new()?,
+            latencies <- Latencies::new(),
             table: Once::new(),
             read_only_table: Once::new(),
             mode: AtomicU8::new(Mode::ReadWrite as u8),
@@ -677,6 +711,8 @@ impl Target for Remap {
             heal: AtomicU64::new(0),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
             options <- new_spinlock!(options, "dm_remap_options"),
+            pace <- new_mutex!(Pace::new(), "dm_remap_pace"),
+            noticed: Noticed::new(),
             progress <- new_spinlock!(Progress::default(), "dm_remap_progress"),
             baseline <- new_spinlock!([0; status::COUNTERS], "dm_remap_baseline"),
             relocator <- new_mutex!(Relocator::new()?, "dm_remap_relocator"),
@@ -698,7 +734,11 @@ impl Target for Remap {
         if !table.index(&guard).is_clear(start, last) {
             return this.map_near(table, request, start, ticket, guard);
         }
-        request.remap(main, start.0, Tag::new(start, ticket).into_word())
+        let tag = Tag::new(start, ticket);
+        if this.latencies.picks() {
+            return send_timed(request, main, start.0, tag);
+        }
+        request.remap(main, start.0, tag.into_word())
     }
 
     #[inline(always)]
@@ -715,6 +755,10 @@ impl Target for Remap {
         relocator::serve(this);
     }
 
+    fn background(this: &Live<Self>) {
+        scan::work(this);
+    }
+
     fn preresume(this: &Live<Self>) -> Result {
         this.suspending.store(false, Ordering::Relaxed);
         metadata::activate(this)?;
@@ -724,6 +768,7 @@ impl Target for Remap {
 
     fn resume(this: &Live<Self>) {
         this.relocator.lock().running = true;
+        this.queue_background(Delta::from_millis(0));
     }
 
     fn presuspend(this: &Live<Self>) {
@@ -733,9 +778,11 @@ impl Target for Remap {
 
     fn presuspend_undo(this: &Live<Self>) {
         this.suspending.store(false, Ordering::Relaxed);
+        this.queue_background(Delta::from_millis(0));
     }
 
     fn postsuspend(this: &Live<Self>) {
+        this.stop_background();
         relocator::suspend(this);
     }
 
@@ -779,8 +826,8 @@ impl Target for Remap {
 }
 
 impl Live<Remap> {
-    /// Looks closer at a request that failed, or that has read sectors which could not be saved before. May be called in any
-    /// context.
+    /// Looks closer at a request that failed, that has read sectors which could not be saved before, or whose time is taken. May be
+    /// called in any context.
     #[cold]
     #[inline(never)]
     fn end_unusual<'r>(&self, ended: Ended<'r>, tag: Tag) -> Finished<'r> {
@@ -790,6 +837,12 @@ impl Live<Remap> {
         }
         if tag.0 & Tag::UNCOUNTED == 0 {
             self.traffic.end(Ticket::from_bits(tag.0));
+        }
+        if tag.0 & Tag::TIMED != 0 && status == Status::OK {
+            if let Some(elapsed) = ended.elapsed() {
+                let kind = relocator::kind_of(ended.operation());
+                self.latencies.count(kind, tag.is_on_spare(), elapsed);
+            }
         }
         if status == Status::AGAIN {
             self.traffic.fail(Kind::Other);

@@ -155,6 +155,13 @@ impl Traffic {
         ended != self.counters.sum(BEGUN + epoch)
     }
 
+    /// How many requests have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        (0..EPOCHS).fold(0u64, |sum, epoch| {
+            sum.wrapping_add(self.counters.sum(BEGUN + epoch))
+        })
+    }
+
     /// How many requests of this kind have ended, at the spares only or everywhere.
     pub(crate) fn ended(&self, kind: Kind, at_spares_only: bool) -> u64 {
         (0..TICKETS)

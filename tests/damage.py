@@ -59,7 +59,8 @@ SUPERBLOCK = HEADER | {
     'scan_interval': (152, 'I'), 'scan_rate': (156, 'I'), 'read_retries': (160, 'I'),
     'slots of spare 0': (164, 'I'), 'slots of spare 1': (168, 'I'), 'slots of spare 2': (172, 'I'),
     'main_id': (224, 'B'), 'end of main_id': (287, 'B'), 'scan_position': (288, 'Q'), 'scan_passes': (296, 'Q'),
-    'scan_errors': (304, 'Q'), 'scan_ended': (312, 'Q'), 'reserved': (320, 'Q'), 'health': (512, 'Q'),
+    'scan_errors': (304, 'Q'), 'scan_ended': (312, 'Q'), 'scan_pass': (320, 'I'),
+    'reserved': (324, 'Q'), 'health': (512, 'Q'),
     'end of the page': (4088, 'Q'),
 }
 MOVES = {'relocated': (48, 'I'), 'relocated_auto': (52, 'I'), 'removed': (56, 'I')}
@@ -562,7 +563,7 @@ def features(scene):
 
 def passes_last(scene):
     """What the newest superblock says of the background pass is known at every activation, and kept by all spares."""
-    fields = {'scan_position': 2048, 'scan_passes': 1 << 40, 'scan_errors': (1 << 64) - 1, 'scan_ended': 1795400000}
+    fields = {'scan_position': 2048, 'scan_passes': 1 << 40, 'scan_errors': (1 << 64) - 1, 'scan_ended': (1 << 32) - 1}
     spare = scene.spares[-1]
     superblocks = [scene.superblock(end) for end in (FRONT, BACK)]
     newest = max(get(scene.page(name, 0), HEADER['sequence']) for name in scene.spares)

@@ -112,6 +112,13 @@ impl BlockDevice {
         self.transfer(sector, buffer, bindings::req_op_REQ_OP_READ)
     }
 
+    /// Reads like [`Self::read`], but in the priority class that schedulers serve when there is nothing else to do.
+    pub(crate) fn read_idle(&self, sector: u64, buffer: &mut Piece<'_>) -> Result {
+        let (data, len) = (buffer.0.as_mut_ptr(), buffer.0.len());
+        // SAFETY: As for `transfer`.
+        to_result(unsafe { bindings::dm_remap_read_idle(self.as_ptr(), sector, data.cast(), len) })
+    }
+
     /// Writes `buffer.len()` bytes, a multiple of the logical block size, from `sector` on.
     ///
     /// Sleeps. The data may still be in the cache of the device when this returns, see

@@ -122,9 +122,22 @@ impl<'r> Request<'r> {
 
     /// Sends the request to `sector` of a device of this instance.
     #[inline(always)]
-    pub(crate) fn remap(mut self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
+    pub(crate) fn remap(self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
         // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
-        unsafe { save(&self.bio) };
+        unsafe { save(&self.bio, NO_TIME) };
+        self.send(device, sector, tag)
+    }
+
+    /// The same, and notes down the time, for [`Ended::elapsed`].
+    pub(crate) fn remap_timed(self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
+        // SAFETY: As in `remap`.
+        unsafe { save(&self.bio, now()) };
+        self.send(device, sector, tag)
+    }
+
+    /// Sends the request, which was saved.
+    #[inline(always)]
+    fn send(mut self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
         self.bio.set_tag(tag);
         self.bio.set_place(device.block_device(), sector);
         Mapped {
@@ -146,7 +159,7 @@ impl<'r> Request<'r> {
     /// A submitter that polls is told to wait instead: polling is for requests that are on their way.
     pub(crate) fn defer(mut self, tag: usize) -> (Deferred, Mapped<'r>) {
         // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
-        unsafe { save(&self.bio) };
+        unsafe { save(&self.bio, NO_TIME) };
         self.bio.set_tag(tag);
         self.bio.clear_polled();
         let mapped = Mapped {
@@ -425,6 +438,17 @@ impl Drop for DeferredStack {
 pub(super) struct Saved {
     iter: bindings::bvec_iter,
     flags: u16,
+    /// When it was sent: [`now`], or [`NO_TIME`].
+    sent: i64,
+}
+
+/// What stands for no time.
+const NO_TIME: i64 = 0;
+
+/// Nanoseconds since some time before the machine was started.
+fn now() -> i64 {
+    // SAFETY: The function has no requirements.
+    unsafe { bindings::ktime_get() }
 }
 
 /// Where the layer's memory for a clone is.
@@ -438,18 +462,18 @@ unsafe fn saved(bio: &Bio) -> *mut Saved {
     unsafe { bindings::dm_per_bio_data(bio.as_ptr(), core::mem::size_of::<Saved>()) }.cast()
 }
 
-/// Notes down which sectors and pages a clone is for.
+/// Notes down which sectors and pages a clone is for, and when it is sent.
 ///
 /// # Safety
 ///
 /// As for [`saved`].
 #[inline(always)]
-unsafe fn save(bio: &Bio) {
+unsafe fn save(bio: &Bio, sent: i64) {
     let (iter, flags) = bio.position();
     // SAFETY: By the requirements of this function.
     let place = unsafe { saved(bio) };
     // SAFETY: The memory is this clone's; device mapper aligns it for any type.
-    unsafe { place.write(Saved { iter, flags }) };
+    unsafe { place.write(Saved { iter, flags, sent }) };
 }
 
 /// A request whose I/O has ended, as the completion callback has it.
@@ -520,6 +544,15 @@ impl<'r> Ended<'r> {
         self.bio.tag()
     }
 
+    /// How many nanoseconds it took, if [`Request::remap_timed`] has sent it.
+    pub(crate) fn elapsed(&self) -> Option<u64> {
+        // SAFETY: By the type invariant.
+        let saved = unsafe { saved(&self.bio) };
+        // SAFETY: By the type invariant it was written.
+        let Saved { sent, .. } = unsafe { saved.read() };
+        (sent != NO_TIME).then(|| u64::try_from(now().wrapping_sub(sent)).unwrap_or(0))
+    }
+
     /// Lets it end as it did.
     #[inline(always)]
     pub(crate) fn finish(self) -> Finished<'r> {
@@ -535,7 +568,7 @@ impl<'r> Ended<'r> {
         // SAFETY: By the type invariant.
         let saved = unsafe { saved(&self.bio) };
         // SAFETY: By the type invariant it was written.
-        let Saved { iter, flags } = unsafe { saved.read() };
+        let Saved { iter, flags, .. } = unsafe { saved.read() };
         self.bio.restore(iter, flags);
         self.bio.set_tag(tag);
         self.bio.clear_polled();

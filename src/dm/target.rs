@@ -106,6 +106,9 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// Does what [`Live::queue_work`] or [`Live::queue_work_after`] asked for. May sleep.
     fn work(this: &Live<Self>);
 
+    /// Does what [`Live::queue_background`] asked for: what nobody waits for. May sleep.
+    fn background(this: &Live<Self>);
+
     /// The instance is about to get requests. Whatever may write to devices starts here. May sleep.
     fn preresume(this: &Live<Self>) -> Result;
 
@@ -188,6 +191,8 @@ const BLK_OPEN_WRITE: bindings::blk_mode_t = 1 << 1;
 pub(crate) struct Live<T: Target> {
     #[pin]
     worker: Worker,
+    #[pin]
+    background: Worker,
     #[pin]
     target: T,
     devices: Devices,
@@ -312,10 +317,25 @@ impl<T: Target> Live<T> {
         self.worker.queue();
     }
 
+    /// Has [`Target::background`] called after some time, whatever was asked for before. May be called in any context.
+    pub(crate) fn queue_background(&self, delay: Delta) {
+        self.background.queue_in(delay);
+    }
+
+    /// Waits until [`Target::background`] does not run, and it will not before it is queued again. Sleeps.
+    pub(crate) fn stop_background(&self) {
+        self.background.cancel();
+    }
+
     /// Has [`Target::work`] called after some time at the latest. May be called in any context.
     pub(crate) fn queue_work_after(&self, delay: Delta) {
         self.worker.queue_after(delay);
     }
+}
+
+/// A delay in the unit of timers.
+fn jiffies(delay: Delta) -> c_ulong {
+    msecs_to_jiffies(delay.as_millis().try_into().unwrap_or(Msecs::MAX))
 }
 
 /// A work item and the workqueue that it runs on.
@@ -331,23 +351,19 @@ struct Worker {
 }
 
 impl Worker {
-    /// Makes the workqueue, and the work item with `function` in it.
+    /// Takes over a workqueue, unless it is null, and makes the work item with `function` in it.
     ///
     /// # Safety
     ///
-    /// `function` may be called with this object's work item from [`Self::queue`] on until this object is
+    /// `queue` is null or was made for this object. `function` may be called with this object's work item from [`Self::queue`] on until this object is
     /// dropped.
     unsafe fn new(
-        name: &CStr,
+        queue: *mut bindings::workqueue_struct,
         function: unsafe extern "C" fn(*mut bindings::work_struct),
-    ) -> impl PinInit<Self, Error> + use<'_> {
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            queue: {
-                // SAFETY: The name is a string.
-                let queue = unsafe { bindings::dm_remap_alloc_workqueue(name.as_char_ptr()) };
-                // INVARIANT: The workqueue was made for this object.
-                NonNull::new(queue).ok_or(ENOMEM)?
-            },
+            // INVARIANT: By the requirements of this function.
+            queue: NonNull::new(queue).ok_or(ENOMEM)?,
             // INVARIANT: The work item is initialised before it can be queued.
             work <- Opaque::ffi_init(|work| {
                 // SAFETY: `work` is memory for a work item that stays where it is.
@@ -358,6 +374,11 @@ impl Worker {
 
     /// Queues the work item, to be run soon.
     fn queue(&self) {
+        self.queue_in(Delta::from_millis(0));
+    }
+
+    /// Queues the work item, to be run after some time.
+    fn queue_in(&self, delay: Delta) {
         // SAFETY: By the type invariant the workqueue is live and the work item initialised. An item that is
         // queued already, or waits, is queued anew.
         unsafe {
@@ -365,23 +386,30 @@ impl Worker {
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 self.queue.as_ptr(),
                 self.work.get(),
-                0,
+                jiffies(delay),
             )
         };
     }
 
     /// Queues the work item, to be run after some time, unless it is queued or waits already.
     fn queue_after(&self, delay: Delta) {
-        let delay = msecs_to_jiffies(delay.as_millis().try_into().unwrap_or(Msecs::MAX));
         // SAFETY: As for `queue`. An item that is queued already, or waits, is left alone.
         unsafe {
             bindings::queue_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 self.queue.as_ptr(),
                 self.work.get(),
-                delay,
+                jiffies(delay),
             )
         };
+    }
+}
+
+impl Worker {
+    /// Takes the work item from the queue, and waits until it does not run. Sleeps.
+    fn cancel(&self) {
+        // SAFETY: By the type invariant the work item is initialised.
+        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
 }
 
@@ -463,12 +491,19 @@ impl<T: Target> Callbacks<T> {
         let name = unsafe { bindings::dm_device_name(md) };
         // SAFETY: The name is a string in the mapped device.
         let name = unsafe { CStr::from_char_ptr(name) };
-        // SAFETY: `run` may be called with the work item of a `Live` until its worker is dropped, which is the first
-        // field to be.
-        let worker = unsafe { Worker::new(name, Self::run) };
+        // SAFETY: The name is a string.
+        let queue = unsafe { bindings::dm_remap_alloc_workqueue(name.as_char_ptr()) };
+        // SAFETY: `run` may be called with the work item of a `Live` until its workers are dropped, which are the first
+        // fields to be.
+        let worker = unsafe { Worker::new(queue, Self::run) };
+        // SAFETY: The name is a string.
+        let queue = unsafe { bindings::dm_remap_alloc_background_workqueue(name.as_char_ptr()) };
+        // SAFETY: As above.
+        let background = unsafe { Worker::new(queue, Self::run_background) };
         let live = KBox::pin_init(
             try_pin_init!(Live {
                 worker <- worker,
+                background <- background,
                 target <- T::new(config),
                 devices,
                 // INVARIANT: `private` is set below.
@@ -549,19 +584,34 @@ impl<T: Target> Callbacks<T> {
         T::end_io(live, ended).into_raw()
     }
 
+    /// The instance of which a work item is a part.
+    ///
     /// # Safety
     ///
-    /// `work` is the work item of an instance whose worker has not been dropped.
-    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        let offset = core::mem::offset_of!(bindings::delayed_work, work)
+    /// `work` is the work item of the worker at `offset` in a `Live<T>` that is not dropped before `'a` ends.
+    unsafe fn live_of<'a>(work: *mut bindings::work_struct, offset: usize) -> &'a Live<T> {
+        let in_worker = core::mem::offset_of!(bindings::delayed_work, work)
             + core::mem::offset_of!(Worker, work);
-        // SAFETY: The work item is a part of a field of a `Worker`.
-        let worker = unsafe { work.byte_sub(offset) };
-        // SAFETY: The worker is a field of a `Live<T>`.
-        let live = unsafe { worker.byte_sub(core::mem::offset_of!(Live<T>, worker)) };
-        let live = live.cast::<Live<T>>();
-        // SAFETY: The instance is only borrowed before its worker is dropped, which waits for this function.
-        T::work(unsafe { &*live });
+        // SAFETY: By the requirements of this function.
+        let live = unsafe { work.byte_sub(in_worker + offset) }.cast::<Live<T>>();
+        // SAFETY: By the requirements of this function.
+        unsafe { &*live }
+    }
+
+    /// # Safety
+    ///
+    /// `work` is the work item of the worker of an instance that has not been dropped.
+    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
+        // SAFETY: By the requirements of this function; to drop the worker waits for this function.
+        T::work(unsafe { Self::live_of(work, core::mem::offset_of!(Live<T>, worker)) });
+    }
+
+    /// # Safety
+    ///
+    /// `work` is the work item of the background worker of an instance that has not been dropped.
+    unsafe extern "C" fn run_background(work: *mut bindings::work_struct) {
+        // SAFETY: As for `run`.
+        T::background(unsafe { Self::live_of(work, core::mem::offset_of!(Live<T>, background)) });
     }
 
     /// # Safety

@@ -317,7 +317,6 @@ impl<'a> Activation<'a> {
             table.release(slot)?;
         }
         this.set_options(this.config.features.options(set.options));
-        this.set_progress(set.progress);
         self.publish(table, &metadata);
         Ok(metadata)
     }
@@ -376,6 +375,7 @@ impl<'a> Activation<'a> {
             table.spares.slots()
         );
         self.this.counts.count(self.moved);
+        self.this.set_progress(metadata.set.progress);
         status::reset_stats(self.this);
         self.this.set_table(table, self.unreadable);
     }

@@ -485,6 +485,31 @@ impl Session<'_> {
         Ok(true)
     }
 
+    /// Moves a block of which a sector could not be read at the first attempt; see [`super::save`].
+    pub(super) fn save(&mut self, block: Block) -> Result {
+        self.check_wanted()?;
+        self.check_writable()?;
+        let relocated = self
+            .table
+            .with_index(|index| index.find(&self.table.spares, block));
+        let job = match relocated {
+            Some(_) => self.mark_to_leave(block),
+            None => {
+                let spare = self.emptiest_spare();
+                self.mark_to_add(block, spare, Cause::Scan)
+                    .and_then(|job| job.ok_or(EINVAL))
+            }
+        };
+        let mut jobs = [job.inspect_err(|error| {
+            if *error == ENOSPC {
+                self.this.note_refusal();
+            }
+        })?];
+        self.rescue(&mut jobs, &DeferredList::new(), &DeferredList::new());
+        let [job] = jobs;
+        job.error.map_or(Ok(()), Err)
+    }
+
     /// Marks a relocated block as moving of which sectors that do not live on the spare are to be written.
     fn mark_to_fill(&self, block: Block, cause: Cause) -> Result<Job> {
         let found = self

@@ -129,15 +129,19 @@ impl New {
         uuid: Uuid,
         created: UnixTime,
     ) -> Set {
+        let created = self.created.unwrap_or(created);
         Set {
             uuid: self.uuid.unwrap_or(uuid),
             main_sectors,
             main_id,
             block_size: self.block_size,
-            created: self.created.unwrap_or(created),
+            created,
             // What a table line says holds for the table line; the message `set` changes this.
             options: Options::DEFAULT,
-            progress: Progress::default(),
+            progress: Progress {
+                ended: created,
+                ..Progress::default()
+            },
             spares: self.spares,
             slots_of: (self.layouts)
                 .map(|layout| layout.map_or(SlotCount::ZERO, |layout| layout.slots())),

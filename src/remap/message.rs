@@ -14,6 +14,11 @@ remove <sector> [<count>]  copy the blocks back to main and free their places
 lookup <sector>            where the sector lives: main, or spare <index> <sector> <live mask>
 list [<sector> [<max>]]    the relocated blocks from the sector on
 set <name> <value>         change auto, scan_interval, scan_rate or read_retries
+scan start                 begin a background pass over main
+scan pause                 interrupt it
+scan resume                go on with it
+scan stop                  end it
+scan status                how far it has come
 stats                      counters and latencies
 stats reset                begin to count anew
 sync                       wait until all metadata is on stable media
@@ -97,6 +102,8 @@ pub enum Message {
     },
     /// Change an option.
     Set(Setting),
+    /// Control the background pass.
+    Scan(ScanVerb),
     /// Tell the counters and latencies.
     Stats,
     /// Begin to count anew.
@@ -105,6 +112,35 @@ pub enum Message {
     Sync,
     /// Tell the verbs.
     Help,
+}
+
+/// What to do with the background pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanVerb {
+    /// Begin one, at the beginning of main.
+    Start,
+    /// Interrupt it.
+    Pause,
+    /// Go on after an interruption.
+    Resume,
+    /// End it.
+    Stop,
+    /// Tell how far it has come.
+    Status,
+}
+
+impl ScanVerb {
+    /// The verb that a word stands for.
+    fn parse(word: &[u8]) -> Option<Self> {
+        match word {
+            b"start" => Some(Self::Start),
+            b"pause" => Some(Self::Pause),
+            b"resume" => Some(Self::Resume),
+            b"stop" => Some(Self::Stop),
+            b"status" => Some(Self::Status),
+            _ => None,
+        }
+    }
 }
 
 impl Message {
@@ -125,6 +161,10 @@ impl Message {
                 max: words.count("max must be a number greater than 0")?,
             },
             b"set" => Self::Set(words.setting()?),
+            b"scan" => {
+                let verb = words.0.next().and_then(ScanVerb::parse);
+                Self::Scan(verb.ok_or("scan takes start, pause, resume, stop or status")?)
+            }
             b"stats" => match words.0.next() {
                 None => Self::Stats,
                 Some(b"reset") => Self::StatsReset,

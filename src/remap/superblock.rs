@@ -69,7 +69,8 @@ const SCAN_POSITION_AT: usize = 288;
 const SCAN_PASSES_AT: usize = 296;
 const SCAN_ERRORS_AT: usize = 304;
 const SCAN_ENDED_AT: usize = 312;
-const RESERVED_AT: usize = 320;
+const SCAN_PASS_AT: usize = 320;
+const RESERVED_AT: usize = 324;
 /// The state of the health model, which nothing here looks into.
 const HEALTH_AT: usize = 512;
 const HEALTH_END: usize = 1024;
@@ -105,16 +106,51 @@ impl State {
     }
 }
 
+/// What the background pass does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pass {
+    /// Nothing: there is none.
+    #[default]
+    None,
+    /// It reads.
+    Running,
+    /// It waits until it is told to go on.
+    Paused,
+}
+
+impl Pass {
+    /// The code that stands for it.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Running => 1,
+            Self::Paused => 2,
+        }
+    }
+
+    /// What `code` stands for.
+    const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            0 => Some(Self::None),
+            1 => Some(Self::Running),
+            2 => Some(Self::Paused),
+            _ => None,
+        }
+    }
+}
+
 /// How far the background pass has come, over all activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// What the pass does.
+    pub pass: Pass,
     /// Where on main the pass goes on.
     pub position: Sector,
     /// How many passes have ended.
     pub passes: u64,
     /// How many sectors passes have found weak or unreadable.
     pub errors: u64,
-    /// When the last pass ended; zero when none has.
+    /// When the last pass ended, or the set was made.
     pub ended: UnixTime,
 }
 
@@ -213,6 +249,7 @@ impl Superblock {
         put(page, MAIN_ID_AT, *set.main_id.bytes());
         let progress = &set.progress;
         put(page, SCAN_POSITION_AT, progress.position.0.to_le_bytes());
+        put(page, SCAN_PASS_AT, progress.pass.code().to_le_bytes());
         put(page, SCAN_PASSES_AT, progress.passes.to_le_bytes());
         put(page, SCAN_ERRORS_AT, progress.errors.to_le_bytes());
         let ended = u64::from(progress.ended.0);
@@ -328,6 +365,8 @@ fn decode_progress(page: &Page, main_sectors: Sectors) -> Result<Progress, Damag
         return Err(Damage::Content("position of the background pass"));
     }
     Ok(Progress {
+        pass: Pass::from_code(u32_at(page, SCAN_PASS_AT))
+            .ok_or(Damage::Content("state of the background pass"))?,
         position,
         passes: u64_at(page, SCAN_PASSES_AT),
         errors: u64_at(page, SCAN_ERRORS_AT),

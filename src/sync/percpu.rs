@@ -72,6 +72,88 @@ impl<const N: usize> Drop for Counters<N> {
     }
 }
 
+/// Picks one of many events on each processor, evenly.
+///
+/// # Invariants
+///
+/// `left` is a per-CPU pointer to a `u64`, which this object owns: how many events are left out before the next one is
+/// picked on that processor.
+pub(crate) struct Sampler {
+    left: NonNull<u64>,
+}
+
+// SAFETY: As for `Counters`.
+unsafe impl Send for Sampler {}
+// SAFETY: As for `Counters`: the values are changed by the processor that they belong to, by single instructions.
+unsafe impl Sync for Sampler {}
+
+impl Sampler {
+    /// A sampler that picks the first event on each processor.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: As in `Counters::new`.
+        let left =
+            unsafe { bindings::dm_remap_alloc_percpu(core::mem::size_of::<u64>(), CACHE_LINE) };
+        // INVARIANT: A non-null result of `__alloc_percpu` is a zeroed per-CPU area of that size.
+        Ok(Self {
+            left: NonNull::new(left.cast()).ok_or(ENOMEM)?,
+        })
+    }
+
+    /// Whether to pick this event: one of `PERIOD` on each processor.
+    #[inline(always)]
+    pub(crate) fn picks<const PERIOD: u64>(&self) -> bool {
+        // SAFETY: By the type invariant.
+        let passed = unsafe { decrement(self.left) };
+        if passed {
+            // SAFETY: By the type invariant. An event that comes between the two instructions is picked, too, and one that
+            // moves to another processor there leaves this one out: the choice is as even as before.
+            unsafe { bindings::dm_remap_percpu_set(self.left.as_ptr(), PERIOD - 1) };
+        }
+        passed
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this object owns the area, and nothing uses it any more.
+        unsafe { bindings::free_percpu(self.left.as_ptr().cast()) };
+    }
+}
+
+/// `this_cpu_dec()` for a `u64`, and whether it passed zero.
+///
+/// # Safety
+///
+/// `counter` is a per-CPU pointer to a live `u64` that is changed in no other way than by this and by `this_cpu_write()`.
+#[cfg(all(target_arch = "x86_64", CONFIG_SMP))]
+#[inline(always)]
+unsafe fn decrement(counter: NonNull<u64>) -> bool {
+    let passed: u8;
+    // SAFETY: As for `increment`.
+    unsafe {
+        core::arch::asm!(
+            "sub qword ptr gs:[{}], 1",
+            "setc {}",
+            in(reg) counter.as_ptr(),
+            out(reg_byte) passed,
+            options(nostack),
+        );
+    }
+    passed != 0
+}
+
+/// `this_cpu_dec()` for a `u64`, and whether it passed zero.
+///
+/// # Safety
+///
+/// `counter` is a per-CPU pointer to a live `u64` that is changed in no other way than by this and by `this_cpu_write()`.
+#[cfg(not(all(target_arch = "x86_64", CONFIG_SMP)))]
+#[inline(always)]
+unsafe fn decrement(counter: NonNull<u64>) -> bool {
+    // SAFETY: By the requirements of this function.
+    unsafe { bindings::dm_remap_percpu_dec(counter.as_ptr()) == u64::MAX }
+}
+
 /// The alignment of the counters, so that two devices share no cache line.
 const CACHE_LINE: usize = 64;
 

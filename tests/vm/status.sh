@@ -132,8 +132,8 @@ blocks() {
 	refused "more blocks than there is room for are refused" remap remap add 0 16384
 	equal "that is counted" \
 		'used=101 unreadable=1 relocated=111 relocated_auto=0 removed=10 refused=1 meta_errors=0' "$(totals)"
-	equal "there is no background pass and no model yet" \
-		'scan=off scan_pos=0 scan_passes=0 scan_errors=0 exhaustion_days=-' \
+	equal "no background pass has run, and there is no model yet" \
+		'scan=idle scan_pos=0 scan_passes=0 scan_errors=0 exhaustion_days=-' \
 		"$(remap_values remap scan scan_pos scan_passes scan_errors exhaustion_days)"
 }
 

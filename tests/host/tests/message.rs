@@ -71,7 +71,7 @@ fn a_malformed_message_is_refused_by_what_is_wrong() {
         ("", "empty"),
         ("ad 7", "no such message"),
         ("ADD 7", "no such message"),
-        ("scan status", "no such message"),
+        ("scan", "scan takes"),
         ("add", "sector is missing"),
         ("remove", "sector is missing"),
         ("lookup", "sector is missing"),
@@ -159,7 +159,10 @@ fn the_help_tells_what_is_there() {
     }
     assert_eq!(
         verbs,
-        ["add", "remove", "lookup", "list", "set", "stats", "stats", "sync", "help"]
+        [
+            "add", "remove", "lookup", "list", "set", "scan", "scan", "scan", "scan", "scan",
+            "stats", "stats", "sync", "help"
+        ]
     );
 }
 

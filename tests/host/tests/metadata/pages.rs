@@ -33,6 +33,7 @@ use dm_remap_host::remap::slot_page::Lifetime;
 use dm_remap_host::remap::slot_page::Moves;
 use dm_remap_host::remap::slot_page::SlotEntry;
 use dm_remap_host::remap::superblock::read;
+use dm_remap_host::remap::superblock::Pass;
 use dm_remap_host::remap::superblock::Progress;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
@@ -225,7 +226,7 @@ fn a_bad_header_with_a_right_checksum_is_refused() {
     content(295, &[0x80], pass);
     assert_eq!(set(296, &[0xff; 16]), None);
     content(316, &[1], "time of the background pass");
-    for byte in [320, 511, 1024, 4095] {
+    for byte in [324, 511, 1024, 4095] {
         content(byte, &[1], "reserved byte");
     }
 }
@@ -247,6 +248,7 @@ fn the_health_model_has_no_state_before_the_spare_is_ready() {
     let page = superblock_page(|superblock| {
         superblock.state = State::Initialising;
         superblock.set.progress = Progress {
+            pass: Pass::Paused,
             position: Sector(MAIN.0),
             passes: u64::MAX,
             errors: u64::MAX,
@@ -639,6 +641,7 @@ proptest! {
         automatic in any::<bool>(),
         interval in any::<u32>(),
         (position, passes, errors, ended) in (0..=MAIN.0, any::<u64>(), any::<u64>(), any::<u32>()),
+        pass in prop::sample::select(vec![Pass::None, Pass::Running, Pass::Paused]),
         id in "[!-~]{0,64}",
     ) {
         let mut original = superblock(&layouts(&[SPARE; 3]), 2);
@@ -649,7 +652,7 @@ proptest! {
         original.set.options.automatic = automatic;
         original.set.options.scan_interval.0 = interval;
         let (position, ended) = (Sector(position), UnixTime(ended));
-        original.set.progress = Progress { position, passes, errors, ended };
+        original.set.progress = Progress { pass, position, passes, errors, ended };
         if let Some(id) = MainId::parse(id.as_bytes()) {
             original.set.main_id = id;
         }

@@ -144,6 +144,7 @@ fn describe_superblock(page: &Page) -> String {
         ("scan_passes", set.progress.passes.to_string()),
         ("scan_errors", set.progress.errors.to_string()),
         ("scan_ended", set.progress.ended.0.to_string()),
+        ("scan_pass", set.progress.pass.code().to_string()),
         ("health", describe_health(page)),
     ]
     .iter()
@@ -158,10 +159,7 @@ fn describe_health(page: &Page) -> String {
     if health == [0; 512] {
         return String::new();
     }
-    health.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
+    health.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

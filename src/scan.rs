@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The background pass: reads all of main, to find what is about to be lost while it can still be read.
+//!
+//! It goes step by step. A step reads some sectors where they live: those of main that are not relocated, and the slots of
+//! the blocks that are. What cannot be read at the first attempt is relocated as after a failed request. Between two steps
+//! nothing is held, and the pass stays behind whoever else uses the device; `docs/scan.md` has the rules.
+
+use crate::block::device::BlockDevice;
+use crate::block::device::Buffer;
+use crate::dm::target::Live;
+use crate::relocator;
+use crate::remap::fault::Fault;
+use crate::remap::message::ScanVerb;
+use crate::remap::resolve::resolve;
+use crate::remap::resolve::Direction;
+use crate::remap::resolve::Place;
+use crate::remap::superblock::Pass;
+use crate::remap::superblock::Progress;
+use crate::remap::units::Block;
+use crate::remap::units::Sector;
+use crate::remap::units::Sectors;
+use crate::remap::units::UnixTime;
+use crate::table::Table;
+use crate::target::Mode;
+use crate::target::Remap;
+use core::fmt;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+use kernel::time::Delta;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
+
+/// The most sectors that a step reads: 128 KiB.
+const STEP: Sectors = Sectors(256);
+
+/// How often it is looked whether somebody uses the device.
+const LOOK: Delta = Delta::from_millis(100);
+
+/// For how long nobody must have used the device for the pass to go on without breaks.
+const QUIET: Delta = Delta::from_millis(500);
+
+/// After how many requests of others a step may come all the same.
+const SHARE: u64 = 1000;
+
+/// After how long a step comes all the same.
+const AT_LEAST: Delta = Delta::from_millis(2000);
+
+/// How often the position is written to the spares while a pass runs.
+const SAVE: Delta = Delta::from_millis(60_000);
+
+/// How long the pass waits when it cannot go on.
+const WAIT: Delta = Delta::from_millis(1000);
+
+/// How many seconds it waits at most before it looks whether the next pass is due: the clock may be set.
+const LOOK_WHETHER_DUE: u64 = 60;
+
+/// How often a place is tried that fails for another reason than the medium.
+const ATTEMPTS: u32 = 5;
+
+/// A step is slow that takes this long, and [`SLOW_FACTOR`] times as long as usual.
+const SLOW: Delta = Delta::from_millis(200);
+
+/// How many times as long as usual a slow step takes.
+const SLOW_FACTOR: i64 = 8;
+
+/// What a step knows of those before it.
+pub(crate) struct Pace {
+    /// Room for what a step reads, while a pass runs.
+    buffer: Option<Buffer>,
+    /// How many requests of others had begun when the last step began, and at the last look.
+    requests: [u64; 2],
+    /// When the last step began.
+    step: Instant<Monotonic>,
+    /// When somebody was last seen to use the device.
+    busy: Instant<Monotonic>,
+    /// When the position was last written.
+    saved: Instant<Monotonic>,
+    /// How long the next step has to wait after the last one.
+    pause: Delta,
+    /// How long a step takes usually, in nanoseconds.
+    usual: i64,
+    /// How often the place was tried that the pass is at.
+    attempts: u32,
+}
+
+impl Pace {
+    /// No step yet.
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            buffer: None,
+            requests: [0; 2],
+            step: now,
+            busy: now,
+            saved: now,
+            pause: Delta::from_millis(0),
+            usual: 0,
+            attempts: 0,
+        }
+    }
+
+    /// How long to wait before the next step; none when it may come now.
+    fn wait(&mut self, begun: u64) -> Option<Delta> {
+        if self.step.elapsed() < self.pause {
+            return Some(self.pause - self.step.elapsed());
+        }
+        let [at_step, at_look] = self.requests;
+        if begun != at_look {
+            self.requests[1] = begun;
+            self.busy = Instant::now();
+        }
+        let free = self.busy.elapsed() >= QUIET
+            || begun.wrapping_sub(at_step) >= SHARE
+            || self.step.elapsed() >= AT_LEAST;
+        (!free).then_some(LOOK)
+    }
+}
+
+/// What passes have noticed since the activation.
+pub(crate) struct Noticed {
+    /// Steps that were slow.
+    slow: AtomicU64,
+    /// The first sector of the last of them.
+    last_slow: AtomicU64,
+}
+
+impl Noticed {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            slow: AtomicU64::new(0),
+            last_slow: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The word for what the pass does.
+pub(crate) fn state(this: &Live<Remap>) -> &'static str {
+    let never = this.options().scan_interval.0 == 0 || this.config.read_only;
+    match this.progress().pass {
+        Pass::Running => "running",
+        Pass::Paused => "paused",
+        Pass::None if never => "off",
+        Pass::None => "idle",
+    }
+}
+
+/// Does what is to be done now, and sees to it that what comes next is done in time.
+pub(crate) fn work(this: &Live<Remap>) {
+    if let Some(delay) = next(this) {
+        if !this.is_suspending() {
+            this.queue_background(delay);
+        }
+    }
+}
+
+/// Begins a pass that is due, or makes a step; says when to come again, unless it need not before it is told.
+fn next(this: &Live<Remap>) -> Option<Delta> {
+    if this.config.read_only {
+        return None;
+    }
+    let table = this.table()?;
+    let progress = this.progress();
+    match progress.pass {
+        Pass::Paused => None,
+        Pass::None => {
+            this.pace.lock().buffer = None;
+            let interval = u64::from(this.options().scan_interval.0);
+            if interval == 0 {
+                return None;
+            }
+            let due = u64::from(progress.ended.0).saturating_add(interval);
+            let left = due.saturating_sub(crate::sync::unix_seconds());
+            if left > 0 {
+                return Some(Delta::from_millis(left.min(LOOK_WHETHER_DUE) as i64 * 1000));
+            }
+            // When this cannot be kept, the pass begins at the next look.
+            let _ = begin(this);
+            Some(WAIT)
+        }
+        Pass::Running if this.mode() != Mode::ReadWrite || this.is_suspect() => Some(WAIT),
+        Pass::Running => {
+            let mut pace = this.pace.lock();
+            if let Some(wait) = pace.wait(this.traffic.begun()) {
+                return Some(wait);
+            }
+            Some(step(this, table, &mut pace).unwrap_or(WAIT))
+        }
+    }
+}
+
+/// Reads some sectors from the position of the pass on, and moves it. Returns when to come again.
+///
+/// # Errors
+///
+/// When the pass cannot go on now.
+fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
+    let at = this.progress().position;
+    let Some(left) = table.main.0.checked_sub(at.0).filter(|left| *left > 0) else {
+        end(this)?;
+        return Ok(WAIT);
+    };
+    pace.step = Instant::now();
+    pace.requests[0] = this.traffic.begun();
+    let mut buffer = match pace.buffer.take() {
+        Some(buffer) => buffer,
+        None => Buffer::new(STEP.0 as usize * 512)?,
+    };
+    let piece = table.with_index(|index| {
+        let len = Sectors(left.min(STEP.0));
+        resolve(
+            index,
+            &table.spares,
+            &table.spares,
+            at,
+            len,
+            Direction::Read,
+        )
+    });
+    let count = piece.len.0 as usize;
+    let read = match piece.place {
+        Place::Main => read(this.main_device(), at.0, &mut buffer, count),
+        Place::Spare { spare, sector } => {
+            read(this.spare_device(spare), sector.0, &mut buffer, count)
+        }
+        // What is known to be unreadable is tried when somebody reads it, and what moves is read by who moves it.
+        Place::Dead { .. } | Place::Lost | Place::Moving | Place::Missing { .. } => Ok(()),
+    };
+    let took = pace.step.elapsed().as_nanos();
+    let found = match read {
+        Ok(()) => {
+            note_time(this, pace, at, took);
+            0
+        }
+        Err(error) => match Fault::of(error.to_errno().wrapping_neg()) {
+            Fault::Elsewhere if pace.attempts < ATTEMPTS => {
+                pace.attempts += 1;
+                pace.buffer = Some(buffer);
+                return Err(error);
+            }
+            Fault::Elsewhere => 0,
+            Fault::Medium | Fault::Unclear => look_closer(this, table, at, piece.len, &mut buffer)?,
+        },
+    };
+    pace.attempts = 0;
+    pace.buffer = Some(buffer);
+    let position = Sector(at.0.saturating_add(piece.len.0));
+    this.change_progress(|progress| {
+        // Somebody may have ended it, or begun another one, meanwhile.
+        if progress.pass == Pass::Running && progress.position == at {
+            progress.position = position;
+        }
+        progress.errors = progress.errors.saturating_add(found);
+    });
+    if pace.saved.elapsed() >= SAVE {
+        pace.saved = Instant::now();
+        relocator::change_progress(this, |_| {})?;
+    }
+    // The rate is in KiB a second, which is half as many sectors in half a millisecond.
+    let rate = u64::from(this.options().scan_rate.get()).max(1);
+    let milliseconds = (piece.len.0.saturating_mul(500))
+        .checked_div(rate)
+        .unwrap_or(0);
+    pace.pause = Delta::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX / 1_000_000));
+    Ok(Delta::from_millis(0))
+}
+
+/// Reads the sectors of a step, behind everybody else.
+fn read(device: Option<&BlockDevice>, sector: u64, buffer: &mut Buffer, count: usize) -> Result {
+    let data = &mut buffer.sectors(0, count)?;
+    device.ok_or(ENXIO)?.read_idle(sector, data)
+}
+
+/// Notes that a step was slow, if it was.
+fn note_time(this: &Live<Remap>, pace: &mut Pace, at: Sector, took: i64) {
+    let usual = pace.usual;
+    // An average that forgets: each step counts for a sixteenth.
+    pace.usual = usual.saturating_add(took.saturating_sub(usual) / 16);
+    let limit = usual.saturating_mul(SLOW_FACTOR);
+    if usual > 0 && took > limit && took > SLOW.as_nanos() {
+        let shown = at.0.saturating_add(this.begin());
+        this.noticed.slow.fetch_add(1, Ordering::Relaxed);
+        this.noticed.last_slow.store(shown, Ordering::Relaxed);
+        let (name, milliseconds) = (this.log_name(), took / 1_000_000);
+        crate::warn_ratelimited!("{name}: sector {shown}: main is slow here: {milliseconds} ms\n");
+    }
+}
+
+/// Reads again block by block what could not be read as a whole, and has the blocks that fail relocated. Returns how many
+/// sectors are weak or unreadable.
+///
+/// # Errors
+///
+/// When the pass must not go on now: the same blocks are looked at again.
+fn look_closer(
+    this: &Live<Remap>,
+    table: &Table,
+    start: Sector,
+    len: Sectors,
+    buffer: &mut Buffer,
+) -> Result<u64> {
+    let mut found = 0u64;
+    let mut done = 0;
+    while done < len.0 {
+        let at = Sector(start.0.saturating_add(done));
+        let size = table.block_size;
+        let rest = size.in_block(size.offset_of(at), Sectors(len.0.saturating_sub(done)));
+        done = done.saturating_add(rest.0);
+        let piece = table.with_index(|index| {
+            resolve(
+                index,
+                &table.spares,
+                &table.spares,
+                at,
+                rest,
+                Direction::Read,
+            )
+        });
+        let count = piece.len.0 as usize;
+        let read = match piece.place {
+            Place::Main => read(this.main_device(), at.0, buffer, count),
+            Place::Spare { spare, sector } => {
+                read(this.spare_device(spare), sector.0, buffer, count)
+            }
+            _ => Ok(()),
+        };
+        if this.is_suspending() {
+            return Err(EBUSY);
+        }
+        if let (Err(_), Some(block)) = (read, size.block_of(at)) {
+            found = found.saturating_add(rescue(this, table, block)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Has a block relocated of which a sector could not be read at the first attempt, and returns how many of its sectors are
+/// unreadable, or 1 when it is only weak.
+///
+/// # Errors
+///
+/// When main does not answer at all, or a suspend begins.
+fn rescue(this: &Live<Remap>, table: &Table, block: Block) -> Result<u64> {
+    if !this.is_automatic() {
+        return Ok(1);
+    }
+    match relocator::save(this, block) {
+        Ok(()) => {
+            let find = |index: &crate::table::Index| index.find(&table.spares, block);
+            let live = table.with_index(find).map(|found| found.live);
+            let dead = live.map_or(0, |live| table.all_live(block).without(live).count().0);
+            Ok(dead.max(1))
+        }
+        Err(error) if error == EBUSY || this.is_suspect() => Err(error),
+        // It is in the log, and the pass goes on.
+        Err(_) => Ok(1),
+    }
+}
+
+/// Begins a pass.
+fn begin(this: &Live<Remap>) -> Result {
+    relocator::change_progress(this, |progress| {
+        progress.pass = Pass::Running;
+        progress.position = Sector(0);
+    })
+}
+
+/// Ends a pass that has come to the end of main.
+fn end(this: &Live<Remap>) -> Result {
+    relocator::change_progress(this, |progress| {
+        *progress = Progress {
+            pass: Pass::None,
+            position: Sector(0),
+            passes: progress.passes.saturating_add(1),
+            ended: relocator::now(),
+            ..*progress
+        }
+    })?;
+    pr_info!("{}: a pass over main has ended\n", this.log_name());
+    this.event();
+    Ok(())
+}
+
+/// Carries out a message.
+///
+/// # Errors
+///
+/// `EINVAL` when the pass is not in a state in which that can be done; otherwise that of writing it down.
+pub(crate) fn message(this: &Live<Remap>, verb: ScanVerb, out: &mut impl fmt::Write) -> Result {
+    let pass = this.progress().pass;
+    let wanted = match (verb, pass) {
+        (ScanVerb::Status, _) => return Ok(write_status(this, out)?),
+        (ScanVerb::Start, Pass::None) => {
+            begin(this)?;
+            this.queue_background(Delta::from_millis(0));
+            return Ok(());
+        }
+        (ScanVerb::Pause, Pass::Running) => Pass::Paused,
+        (ScanVerb::Resume, Pass::Paused) => Pass::Running,
+        (ScanVerb::Stop, Pass::Running | Pass::Paused) => Pass::None,
+        _ => return Err(EINVAL),
+    };
+    relocator::change_progress(this, |progress| {
+        progress.pass = wanted;
+        if wanted == Pass::None {
+            progress.position = Sector(0);
+            progress.ended = relocator::now();
+        }
+    })?;
+    this.queue_background(Delta::from_millis(0));
+    Ok(())
+}
+
+/// The message `scan status`.
+fn write_status(this: &Live<Remap>, out: &mut impl fmt::Write) -> fmt::Result {
+    let progress = this.progress();
+    let main = this.table().map_or(0, |table| table.main.0);
+    let UnixTime(ended) = progress.ended;
+    writeln!(out, "scan={}", state(this))?;
+    writeln!(
+        out,
+        "scan_pos={}",
+        progress.position.0.saturating_add(this.begin())
+    )?;
+    writeln!(out, "scan_end={}", main.saturating_add(this.begin()))?;
+    writeln!(out, "scan_passes={}", progress.passes)?;
+    writeln!(out, "scan_errors={}", progress.errors)?;
+    writeln!(out, "scan_ended={ended}")?;
+    writeln!(
+        out,
+        "scan_slow={}",
+        this.noticed.slow.load(Ordering::Relaxed)
+    )?;
+    writeln!(
+        out,
+        "scan_last_slow={}",
+        this.noticed.last_slow.load(Ordering::Relaxed)
+    )
+}
