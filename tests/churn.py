@@ -3,7 +3,6 @@
 
 churn.py run NAME MAIN SPARE... [OPTION...]
 churn.py check NAME MAIN SPARE... [OPTION...]
-churn.py keep NAME MAIN SPARE... --state FILE --kept FILE --mark TEXT [OPTION...] --logs NAME...
 
 run lets processes write and read sectors of /dev/mapper/NAME while others relocate the
 blocks that hold them and bring them back.  Each sector has one writer, which numbers what it
@@ -13,11 +12,8 @@ hold the last number, through the device and on the disks, and the list of reloc
 must be what the messages have made.  It says when it begins, and fails, too, when nothing was written, read or moved.
 
 check looks at sectors that an earlier run has written, as its state file has it: each
-must hold a number between the last one that was acknowledged, or, with --flush, flushed, and
+must hold a number between the last one that was acknowledged and
 the last one that was sent, and blocks must be relocated as the last message left them.
-
-keep marks the dm-log-writes devices NAME with TEXT, while a run is going on, and puts into
-another state file what check must find when the power is cut at these marks.
 
 Without writers and readers the sectors may hold anything.
 
@@ -32,13 +28,11 @@ Without writers and readers the sectors may hold anything.
 	--shared		all movers move all blocks, not each those of its own part;
 				where a block is then is not compared
 	--pause MILLISECONDS	how long to wait at most between two messages (0)
-	--flush			writers flush now and then
 	--durable		every write is durable when it is acknowledged: a
 				filesystem uses FUA for that, a device flushes, too
 	--file FILE		write and read FILE, which lies on the device, instead of
 				the device: the sectors are those of FILE then
 	--state FILE		keep there what must be found later
-	--older-state		what is found may be newer than that
 	--suspends		messages may find the device suspended
 """
 
@@ -61,7 +55,6 @@ READ_SECTORS = 64
 STAMP = struct.Struct('<8s3Q')
 MAGIC = b'numbered'
 ON_MAIN, ON_SPARE, UNKNOWN = range(3)
-NEVER_SENT = (1 << 64) - 1
 WRITES, READS, ADDS, REMOVES, COUNTS = range(5)
 
 
@@ -91,13 +84,13 @@ def device_of(options):
 
 
 class State:
-    """What all processes know: for each sector the last number that was sent, acknowledged and
-    flushed; for each block where it is; and for each process what it did."""
+    """What all processes know: for each sector the last number that was sent and acknowledged; for
+    each block where it is; and for each process what it did."""
 
     def __init__(self, options, path):
         blocks = options.count // options.block
         processes = options.writers + options.readers + options.movers
-        words = 3 * options.count + blocks + processes * COUNTS
+        words = 2 * options.count + blocks + processes * COUNTS
         if path:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(file, words * 8)
@@ -106,10 +99,10 @@ class State:
             memory = mmap.mmap(-1, words * 8)
         view = memoryview(memory).cast('Q')
         parts = []
-        for size in 3 * [options.count] + [blocks, processes * COUNTS]:
+        for size in 2 * [options.count] + [blocks, processes * COUNTS]:
             parts.append(view[:size])
             view = view[size:]
-        self.sent, self.acknowledged, self.flushed, self.places, self.counts = parts
+        self.sent, self.acknowledged, self.places, self.counts = parts
 
     def did(self, what):
         """How often something was done by all processes."""
@@ -156,7 +149,6 @@ class Writer(Process):
         options = self.options
         self.device = direct.Device(options.file, options.span,
                                     os.O_DSYNC if options.durable else 0)
-        self.written = set()
         spans = options.count // options.span
         self.spans = range(self.number, spans, options.writers)
 
@@ -174,15 +166,6 @@ class Writer(Process):
         for at in written:
             state.acknowledged[at] = state.sent[at]
         self.count(WRITES)
-        self.written.update(written)
-        if options.flush and self.random.random() < 0.01:
-            self.flush()
-
-    def flush(self):
-        self.device.flush()
-        for at in self.written:
-            self.state.flushed[at] = self.state.acknowledged[at]
-        self.written.clear()
 
 
 class Reader(Process):
@@ -323,7 +306,7 @@ def begin(options, state):
     device = direct.Device(options.file)
     for at in range(options.count if options.writers + options.readers else 0):
         number = number_in(device.read(options.first + at, 1), options.first + at)
-        state.acknowledged[at] = state.flushed[at] = number
+        state.acknowledged[at] = number
         state.sent[at] = max(state.sent[at], number)
     for block in range(len(state.places)):
         sector = options.first + block * options.block
@@ -352,37 +335,12 @@ def run(options, state):
 
 
 def check(options, state):
-    least = state.flushed if options.flush else state.acknowledged
-    if options.older_state:
-        for at in range(options.count):
-            state.sent[at] = NEVER_SENT
-        for block in range(len(state.places)):
-            state.places[block] = UNKNOWN
-    check_all(options, state, least, state.sent)
-    device = direct.Device(options.file)
-    lost = sum(number_in(device.read(options.first + at, 1), options.first + at) < number
-               for at, number in enumerate(state.acknowledged))
-    print(f'{lost} sectors have lost what was written without a flush')
-
-
-def keep(options, state):
-    kept = State(options, options.kept)
-    kept.flushed[:] = state.flushed
-    kept.acknowledged[:] = state.acknowledged
-    kept.places[:] = state.places
-    moves = state.did(ADDS) + state.did(REMOVES)
-    for log in options.logs:
-        dm.Mapped(log).message(f'mark {options.mark}')
-    kept.sent[:] = state.sent
-    moved = moves != state.did(ADDS) + state.did(REMOVES)
-    for block, place in enumerate(state.places):
-        if moved or place != kept.places[block]:
-            kept.places[block] = UNKNOWN
+    check_all(options, state, state.acknowledged, state.sent)
 
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument('verb', choices=['run', 'check', 'keep'])
+    parser.add_argument('verb', choices=['run', 'check'])
     for name in 'name', 'main':
         parser.add_argument(name)
     parser.add_argument('spares', nargs='+')
@@ -390,10 +348,9 @@ def main():
                         'writers': 8, 'readers': 2, 'movers': 1, 'span': 1, 'largest': 16, 'pause': 0,
                         'seed': None}.items():
         parser.add_argument(f'--{name}', type=int, default=value)
-    for name in 'state', 'kept', 'mark', 'file':
+    for name in 'state', 'file':
         parser.add_argument(f'--{name}')
-    parser.add_argument('--logs', nargs='+')
-    for name in 'flush', 'durable', 'older-state', 'suspends', 'shared':
+    for name in 'durable', 'suspends', 'shared':
         parser.add_argument(f'--{name}', action='store_true')
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -401,7 +358,7 @@ def main():
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1 << 32)
     try:
-        {'run': run, 'check': check, 'keep': keep}[options.verb](options, State(options, options.state))
+        {'run': run, 'check': check}[options.verb](options, State(options, options.state))
     except Wrong as wrong:
         sys.exit(f'{wrong} (--seed {options.seed})')
 
