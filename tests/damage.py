@@ -45,6 +45,8 @@ BAD = 1003
 UUID = '01234567-89ab-cdef-0123-456789abcdef'
 READONLY_FLAG = 1
 FRONT, BACK = 0, 1
+# What dmremap ends with: nothing is wrong, it can be mended, it is damaged, these spares are refused.
+CLEAN, MENDABLE, DAMAGED, FAILED = 0, 1, 4, 8
 
 # Where the fields of a page are, and how they are packed.
 HEADER = {
@@ -251,11 +253,54 @@ class Scene:
         page = changed(self.page(spare, sectors[0]), *changes)
         return [(spare, sector, page) for sector in sectors]
 
+    def dmremap(self, *words):
+        """The status with which dmremap ends for the spares."""
+        command = ['dmremap', *words, *(f'/dev/{spare}' for spare in self.spares)]
+        silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+        process = os.posix_spawnp(command[0], command, os.environ, file_actions=silent)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    def is_blank(self):
+        """There is nothing of a set."""
+        blank, contents = bytes(PAGE), self.media.contents()
+        return all(self.page(spare, self.superblock(end), contents) == blank
+                   for spare in self.spares for end in (FRONT, BACK))
+
+    def activate(self, line=None, read_only=False):
+        """Has the set used, which must end as dmremap says of the same spares."""
+        # It does not know what else a table line says, and makes nothing of nothing.
+        alike = line in (None, self.line) and not read_only and not self.is_blank()
+        status = self.dmremap('check', '--main', str(MAIN_SECTORS)) if alike else None
+        up, said = self.target.activate(line or self.line, read_only)
+        if alike and status not in ((CLEAN, MENDABLE) if up else (DAMAGED, FAILED)):
+            self.target.let_go()
+            raise Wrong(f'dmremap check ends with {status}, but it was {"used" if up else f"refused: {said}"}')
+        return up, said
+
+    def activated(self, damage):
+        """What an activation makes of the damage."""
+        self.use(damage)
+        self.target.let_go()
+        return self.media.contents()
+
+    def mends(self, damage, expected):
+        """What dmremap makes of the damage is that, byte for byte."""
+        self.put(damage)
+        if self.is_blank():
+            return
+        status = self.dmremap('repair')
+        self.media.forget()
+        if status not in (CLEAN, MENDABLE):
+            raise Wrong(f'dmremap repair ends with {status}')
+        self.differs(expected, self.media.contents())
+
     def use(self, damage, line=None, read_only=False):
         """Puts the damage, and activates the set; returns what was there before."""
         self.put(damage)
         before, writes = self.media.contents(), self.media.writes()
-        said = self.must_be_up(line or self.line, read_only)
+        up, said = self.activate(line, read_only)
+        if not up:
+            raise Wrong(f'it was refused: {said}')
         return before, writes, said
 
     def heals(self, damage, words=()):
@@ -267,6 +312,7 @@ class Scene:
             self.target.let_go()
         self.differs(self.good, self.media.contents())
         self.says(said, words)
+        self.mends(damage, self.good)
 
     @staticmethod
     def says(said, words):
@@ -314,7 +360,7 @@ class Scene:
         """The set is refused with these words in the log, and nothing is written."""
         self.put(damage)
         before, writes = self.media.contents(), self.media.writes()
-        up, said = self.target.activate(line or self.line, read_only)
+        up, said = self.activate(line, read_only)
         self.target.let_go()
         if up:
             raise Wrong('it was not refused')
@@ -657,6 +703,7 @@ def interrupted(scene):
 def finishes(scene, damage):
     """The set is made, under the uuid that it had, and is the same at the next activation."""
     started = any(any(page) for _, _, page in damage)
+    scene.mends(damage, scene.activated(damage))
     scene.use(damage)
     try:
         scene.target.message('add 64 8')
@@ -708,6 +755,7 @@ def duplicates(scene):
 
 def one_wins(scene, damage, block, winner, loser):
     """The block lives where the later entry says, and the other one is freed on the media."""
+    scene.mends(damage, scene.activated(damage))
     scene.use(damage)
     try:
         lines = [line for line in scene.target.list() if int(line[0]) == block * BLOCK]
@@ -904,7 +952,7 @@ def survives(scene, damage, line, read_only):
     scene.put(damage)
     before, writes = scene.media.contents(), scene.media.writes()
     missing = '-' in line.split()
-    up, said = scene.target.activate(line, read_only)
+    up, said = scene.activate(line, read_only)
     try:
         if up:
             places_are_distinct(scene)
@@ -927,6 +975,8 @@ def survives(scene, damage, line, read_only):
         scene.untouched(before, writes)
     if not up and 'dm_remap: ' not in said:
         raise Wrong(f'it was refused without a sentence: {said}')
+    if up and not read_only and not missing:
+        scene.mends(damage, scene.activated(damage))
     return up
 
 
