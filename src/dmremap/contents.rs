@@ -19,6 +19,7 @@ use crate::remap::page::Subject;
 use crate::remap::records::Record;
 use crate::remap::slot_page;
 use crate::remap::slot_page::Extent;
+use crate::remap::slot_page::Lifetime;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
@@ -63,6 +64,8 @@ pub struct Contents {
     pub outdated: Vec<Slot>,
     /// Slots whose place is bad.
     pub retired: Vec<Slot>,
+    /// How many blocks have ever moved, by the pages that count.
+    pub lifetime: Lifetime,
     /// What must be written again.
     pub repairs: Vec<Repair>,
     /// The highest sequence number of a slot page of each spare, or of a witness page for it.
@@ -237,6 +240,7 @@ impl Contents {
 
     /// Takes over the entries of a good page.
     fn read_entries(&mut self, set: &Set, spare: SpareIndex, number: PageNumber, page: &Page) {
+        self.lifetime.add(slot_page::moves(page));
         let slots = set.slots_of[spare.get()];
         for entry in slot_page::entries(page, number, slots, &extent(set)) {
             match entry {

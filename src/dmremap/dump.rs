@@ -97,6 +97,13 @@ struct Shown {
     scan_interval: u32,
     scan_rate: u32,
     read_retries: u32,
+    scan_position: u64,
+    scan_passes: u64,
+    scan_errors: u64,
+    scan_ended: u32,
+    relocated: u64,
+    relocated_auto: u64,
+    removed: u64,
     spares: Vec<ShownSpare>,
     relocations: Vec<Relocation>,
     findings: Vec<String>,
@@ -142,7 +149,8 @@ struct Relocation {
 
 impl Shown {
     fn new(survey: &Survey<'_>, set: &Set, dump: &Dump) -> Self {
-        let options = &set.options;
+        let (options, progress) = (&set.options, &set.progress);
+        let lifetime = &survey.contents.lifetime;
         let first = set.block_size.block_of(Sector(dump.sector));
         let blocks = first.map(|first| survey.contents.blocks.range(first..));
         let limit = dump.limit.unwrap_or(usize::MAX);
@@ -156,6 +164,13 @@ impl Shown {
             scan_interval: options.scan_interval.0,
             scan_rate: options.scan_rate.get(),
             read_retries: options.read_retries.get(),
+            scan_position: progress.position.0,
+            scan_passes: progress.passes,
+            scan_errors: progress.errors,
+            scan_ended: progress.ended.0,
+            relocated: lifetime.relocated,
+            relocated_auto: lifetime.automatic,
+            removed: lifetime.removed,
             spares: set
                 .spares
                 .spares()
@@ -247,6 +262,16 @@ impl fmt::Display for Shown {
             f,
             "  auto {} scan_interval {} scan_rate {} read_retries {}",
             self.auto, self.scan_interval, self.scan_rate, self.read_retries
+        )?;
+        writeln!(
+            f,
+            "  scan_position {} scan_passes {} scan_errors {} scan_ended {}",
+            self.scan_position, self.scan_passes, self.scan_errors, self.scan_ended
+        )?;
+        writeln!(
+            f,
+            "  relocated {} relocated_auto {} removed {}",
+            self.relocated, self.relocated_auto, self.removed
         )?;
         for spare in &self.spares {
             let device = spare.device.as_ref().map(|device| device.display());

@@ -63,7 +63,8 @@ dmsetup remove remap
 equal "after it, too" "$(</tmp/list)" "$(relocations)"
 equal "a set that the module has made is clean" 0 "$(status_of dmremap check --main /dev/main "${spares[@]}")"
 equal "it is that of its main only" 8 "$(status_of dmremap check --main /dev/spare0 "${spares[@]}")"
-equal "what was set is shown" 4711 "$(dmremap dump --format json "${spares[@]}" | jq .scan_rate)"
+equal "what was set is shown, and how many blocks have moved" '4711 250 8' \
+	"$(dmremap dump --format json "${spares[@]}" | jq -r '"\(.scan_rate) \(.relocated) \(.removed)"')"
 
 # --- One that dmremap repairs ---
 

@@ -7,11 +7,21 @@ use crate::images::Images;
 use crate::images::MAIN;
 use dm_remap_host::remap::geometry::End;
 use dm_remap_host::remap::geometry::PAGE_BYTES;
+use dm_remap_host::remap::slot_page::set_moves;
+use dm_remap_host::remap::slot_page::Moves;
 use serde_json::json;
 
 #[test]
 fn json_has_the_set_the_spares_and_the_blocks() {
     let images = Images::with_blocks(2);
+    let moves = Moves {
+        relocated: 7,
+        ..Moves::default()
+    };
+    images.change_page(1, page(2), |page| set_moves(page, moves));
+    for spare in 0..2 {
+        images.change_superblock(spare, |superblock| superblock.set.progress.passes = 3);
+    }
     let shown = images.dump();
     let (superblock, _) = images.superblock(1);
     assert_eq!(shown["uuid"], json!(superblock.set.uuid.to_string()));
@@ -22,6 +32,10 @@ fn json_has_the_set_the_spares_and_the_blocks() {
         json!(superblock.layout.data_start().0)
     );
     assert_eq!(shown["spares"][1]["used"], json!(20));
+    assert_eq!(
+        (&shown["scan_passes"], &shown["relocated"]),
+        (&json!(3), &json!(7))
+    );
     assert_eq!(shown["spares"][1]["device"], json!(images.paths[1]));
     let blocks = shown["relocations"].as_array().expect("it is a list");
     assert_eq!(blocks.len(), 40);
