@@ -199,7 +199,7 @@ fn in_millionths(rate: Real) -> Rate {
 }
 
 /// Where a growing function from 0 to 1 reaches `value`, between two numbers whose logarithms are
-/// given, within 1%.
+/// given, within 3%.
 fn solve((mut low, mut high): (Real, Real), value: Real, function: impl Fn(Real) -> Real) -> Real {
     /// After so many halvings the function is as good as straight.
     const HALVINGS: u32 = 8;

@@ -51,6 +51,9 @@ struct Threshold {
     /// So many days or less to the early bound of the exhaustion, and to its median: the latter,
     /// because where little is known yet the early bound alone says little.
     days: (Days, Days),
+    /// These days count only when so many percent of the spares are used: what a few bad blocks
+    /// say of the distant future is not worth an alarm.
+    least_percent: u64,
     /// So many percent of the spares are used.
     percent: u64,
     /// So many sectors could not be saved.
@@ -62,18 +65,21 @@ const THRESHOLDS: [Threshold; 3] = [
     Threshold {
         level: Level::Critical,
         days: (Days(7), Days(30)),
+        least_percent: 10,
         percent: 95,
         unreadable: u64::MAX,
     },
     Threshold {
         level: Level::Replace,
         days: (Days(30), Days(120)),
+        least_percent: 10,
         percent: 80,
         unreadable: 1024,
     },
     Threshold {
         level: Level::Watch,
         days: (Days(365), Exhaustion::HORIZON),
+        least_percent: 0,
         percent: 50,
         unreadable: 1,
     },
@@ -92,10 +98,14 @@ impl Threshold {
         };
         let total = u64::from(spares.total.0);
         let used = u64::from(spares.total.saturating_sub(spares.free).0);
-        // Both products are of less than 2^39.
-        let is_full = used > 0 && used * 100 >= total * self.percent.saturating_sub(percent);
-        let is_soon =
-            within(exhaustion.early, self.days.0) && within(exhaustion.median, self.days.1);
+        let is_used = |limit: u64| {
+            // Both products are of less than 2^39.
+            used * 100 >= total * limit.saturating_sub(percent)
+        };
+        let is_full = used > 0 && is_used(self.percent);
+        let is_soon = is_used(self.least_percent)
+            && within(exhaustion.early, self.days.0)
+            && within(exhaustion.median, self.days.1);
         is_full || is_soon || spares.unreadable.0 >= self.unreadable
     }
 

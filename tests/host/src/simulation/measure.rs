@@ -54,10 +54,11 @@ pub struct Score {
 
 impl Score {
     /// How many days of warning all disks had but a `part` of them.
-    pub fn warning(&mut self, part: f64) -> f64 {
-        self.warnings.sort_by(f64::total_cmp);
-        let place = (part * self.warnings.len() as f64) as usize;
-        self.warnings.get(place).copied().unwrap_or(f64::NAN)
+    pub fn warning(&self, part: f64) -> f64 {
+        let mut warnings = self.warnings.clone();
+        warnings.sort_by(f64::total_cmp);
+        let place = (part * warnings.len() as f64) as usize;
+        warnings.get(place).copied().unwrap_or(f64::NAN)
     }
 
     /// The part of the disks that had at least `days` of warning.

@@ -61,7 +61,7 @@ fn fullness() {
 /// The days that the forecast must say, for each level.
 #[test]
 fn exhaustion() {
-    let level = |early, median| first(used(1), within(early, median));
+    let level = |early, median| first(used(100), within(early, median));
     assert_eq!(level(0, 0), Level::Critical);
     assert_eq!(level(7, 30), Level::Critical);
     assert_eq!(level(8, 30), Level::Replace);
@@ -71,7 +71,9 @@ fn exhaustion() {
     assert_eq!(level(30, 121), Level::Watch);
     assert_eq!(level(365, 36525), Level::Watch);
     assert_eq!(level(366, 36525), Level::Good);
-    assert_eq!(first(used(1), NEVER), Level::Good);
+    assert_eq!(first(used(100), NEVER), Level::Good);
+    // A few bad blocks are no reason for an alarm.
+    assert_eq!(first(used(99), within(0, 0)), Level::Watch);
 }
 
 /// Lost data is worth a look, and much lost data a new disk.
@@ -101,19 +103,19 @@ fn no_flapping() {
     for time in 0..1000 {
         let days = [25, 31, 40, 60][time as usize % 4];
         assert_eq!(
-            state.update(day(time), used(1), within(days, days)),
+            state.update(day(time), used(100), within(days, days)),
             Level::Replace
         );
     }
     // Without a reason for a week it falls, one to which there is a reason.
     for time in 1000..1006 {
         assert_eq!(
-            state.update(day(time), used(1), within(61, 61)),
+            state.update(day(time), used(100), within(61, 61)),
             Level::Replace
         );
     }
     assert_eq!(
-        state.update(day(1006), used(1), within(61, 61)),
+        state.update(day(1006), used(100), within(61, 61)),
         Level::Watch
     );
     // It rises at once, over several levels.
