@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-mutations test-debug debug-kernel bench lint format update-kernel clean help
+.PHONY: all dmremap demo test test-mutations test-debug debug-kernel bench simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -28,6 +28,9 @@ debug-kernel: ## Build the kernel that checks itself, and print where it is
 
 bench: ## Measure the cost of a request by the instruction clock
 	@scripts/bench
+
+simulation: ## Measure the health model on simulated disks, and draw it
+	@scripts/simulation
 
 lint: ## Check formatting, lints, shell scripts and where unsafe stands
 	@scripts/lint
