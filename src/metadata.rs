@@ -19,7 +19,9 @@ use crate::remap::geometry::PageNumber;
 use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::geometry::PAGE_SECTORS;
 use crate::remap::options::Setting;
+use crate::remap::page::check;
 use crate::remap::page::seal;
+use crate::remap::page::Damage;
 use crate::remap::page::Name;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
@@ -226,6 +228,7 @@ impl Metadata {
         let outcome = match (front, back) {
             (Ok(()), Ok(())) => Outcome::Durable,
             (Ok(()), Err(_)) | (Err(_), Ok(())) => Outcome::OneCopy,
+            (Err(_), Err(_)) if self.is_as_before(change, pages(), sequence) => Outcome::NotMade,
             (Err(_), Err(_)) => Outcome::InDoubt,
         };
         if let Some(witness) = witness.filter(|_| change.update == Update::Free) {
@@ -239,6 +242,43 @@ impl Metadata {
             }
         }
         Ok(outcome)
+    }
+
+    /// Whether a spare has some pages still as they were before the attempt to write them under a sequence number, so that
+    /// nobody will find what was tried: both copies can be read, as on a drive that has become read-only.
+    fn is_as_before(
+        &mut self,
+        change: &Change<'_>,
+        mut pages: impl Iterator<Item = PageNumber>,
+        sequence: Sequence,
+    ) -> bool {
+        pages.all(|page| {
+            let found = [End::Front, End::Back].map(|end| self.reread(change, page, end));
+            // A copy that is bad was torn, and will not be good again.
+            let none_is_new = |found: &Result<Result<Sequence, Damage>>| {
+                matches!(found, Ok(found) if *found != Ok(sequence))
+            };
+            found.iter().all(none_is_new) && found.iter().any(|found| matches!(found, Ok(Ok(_))))
+        })
+    }
+
+    /// Reads a copy of a page; returns its sequence number if it is good.
+    fn reread(
+        &mut self,
+        change: &Change<'_>,
+        page: PageNumber,
+        end: End,
+    ) -> Result<Result<Sequence, Damage>> {
+        let device = change.this.spare_device(change.spare).ok_or(ENXIO)?;
+        let layout = self.member(change.spare)?.superblock.layout;
+        let place = layout.slot_page(page, end).ok_or(EINVAL)?;
+        let name = Name {
+            uuid: self.set.uuid,
+            spare: change.spare,
+            subject: Subject::Slots(page),
+        };
+        read_page(device, place.0, &mut self.buffer)?;
+        Ok(check(page_in(&mut self.buffer)?, &name, crc32c))
     }
 
     /// The spare that keeps the witness pages of `spare`.

@@ -17,6 +17,7 @@ main() {
 	reading_fails
 	copying_fails
 	metadata_fails
+	nothing_is_written
 }
 
 activate() {
@@ -103,6 +104,41 @@ metadata_fails() {
 	check "and all data" sectors holds "$dev" 196 30 last
 	sectors write "$dev" 305 1 last
 	check "and what was unreadable can be written" sectors holds "$dev" 305 1 last
+	dmsetup remove remap
+}
+
+# worn TABLE: the spare /dev/mapper/worn becomes this.
+worn() {
+	dmsetup load worn --table "$1"
+	dmsetup suspend worn
+	dmsetup resume worn
+}
+
+# A drive that is worn out may take no more writes, but can still be read.
+nothing_is_written() {
+	local whole list
+	null_disk other 4
+	modprobe dm-flakey
+	whole="0 8192 linear /dev/other 0"
+	dmsetup create worn --table "$whole"
+	remap_create remap /dev/main /dev/mapper/worn 'block_size 8' manual
+	remap remap add 800 24
+	sectors write "$dev" 800 24 kept
+	list=$(remap remap list)
+	worn "0 8192 flakey /dev/other 0 0 1 1 error_writes"
+	refused "a block is not brought back when the spare takes no writes at all" remap remap remove 808
+	equal "nothing is relocated from then on" 'mode=ro health=critical' "$(remap_values remap mode health)"
+	equal "it stays relocated, as all others" "$list" "$(remap remap list)"
+	check "and all of them have their data" sectors holds "$dev" 800 24 kept
+	check "healthy blocks can be written" sectors write "$dev" 900 24 kept
+	dmsetup remove remap
+	worn "$whole"
+	remap_create remap /dev/main /dev/mapper/worn manual
+	equal "every relocation is there when the spare takes writes again" "$list" "$(remap remap list)"
+	check "with its data" sectors holds "$dev" 800 24 kept
+	check "and the block can be brought back" remap remap remove 808
+	equal "and nothing is left in the way" 'mode=manual health=good' "$(remap_values remap mode health)"
+	dmsetup remove remap
 }
 
 main
