@@ -172,6 +172,7 @@ pub(crate) fn run<R>(
         relocator: &mut relocator,
         patience,
         main_answered: Cell::new(false),
+        spares_answered: [const { Cell::new(None) }; MAX_SPARES],
     })
 }
 
@@ -365,6 +366,8 @@ pub(crate) struct Session<'a> {
     patience: Patience,
     /// Whether main has carried out anything in this session.
     main_answered: Cell<bool>,
+    /// Whether a spare has, when it was asked.
+    spares_answered: [Cell<Option<bool>>; MAX_SPARES],
 }
 
 impl Session<'_> {
@@ -583,6 +586,7 @@ impl Session<'_> {
         self.commit(jobs, Update::Occupy);
         for job in jobs.iter().filter(|job| !job.stays()) {
             if job.from.is_some() {
+                self.this.count_departure();
                 self.table
                     .with_index(|index| index.replace(&self.table.spares, job.slot, false));
             } else {

@@ -99,6 +99,7 @@ fn health(this: &Live<Remap>) -> &'static str {
         _ if online(this) < this.config.count.get() => "critical",
         Mode::ReadOnly if !this.config.read_only => "critical",
         _ => match this.fullness() {
+            Fullness::Room | Fullness::Low if this.has_failing_spare() => "replace",
             Fullness::Room => "good",
             Fullness::Low => "watch",
             Fullness::VeryLow => "replace",

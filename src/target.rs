@@ -139,6 +139,16 @@ impl Tag {
         self.ticket().is_on_spare()
     }
 
+    /// The same for a request that has failed, when blocks had left bad places so many times.
+    const fn failed(self, departures: u64) -> Self {
+        Self((departures as usize) << Self::SECTOR_SHIFT | self.ticket().into_bits()).settled()
+    }
+
+    /// How many times blocks had left bad places when the request failed.
+    pub(crate) const fn departures(self) -> u64 {
+        (self.0 >> Self::SECTOR_SHIFT) as u64
+    }
+
     /// The tag in the word that travelled with a request.
     pub(crate) const fn from_word(word: usize) -> Self {
         Self(word)
@@ -290,8 +300,10 @@ pub(crate) struct Remap {
     automatic: AtomicBool,
     /// Whether main answered nothing when it was asked last.
     suspect: AtomicBool,
-    /// The spares on which a block could not be written: a bit for each.
+    /// The spares that did not give back or take a block: a bit for each.
     failing_spares: AtomicU32,
+    /// How many times a block has left a bad place on a spare.
+    departures: AtomicU64,
     /// How full the spares are: the step of [`Fullness`] that was told last.
     fullness: AtomicU8,
     /// Requests whose I/O has failed and for which something may be done.
@@ -403,9 +415,24 @@ impl Remap {
         Fullness::from_code(self.fullness.load(Ordering::Relaxed))
     }
 
-    /// Whether a block could not be written to a spare.
+    /// Whether a spare did not give back or take a block.
     pub(crate) fn has_failed(&self, spare: SpareIndex) -> bool {
         self.failing_spares.load(Ordering::Relaxed) & spare_bit(spare) != 0
+    }
+
+    /// Whether one of the spares did not give back or take a block.
+    pub(crate) fn has_failing_spare(&self) -> bool {
+        self.failing_spares.load(Ordering::Relaxed) != 0
+    }
+
+    /// How many times a block has left a bad place on a spare.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures.load(Ordering::Acquire)
+    }
+
+    /// Counts that a block leaves a bad place on a spare. For the relocator only, before requests go to its new place.
+    pub(crate) fn count_departure(&self) {
+        self.departures.fetch_add(1, Ordering::Release);
     }
 
     /// A block that has unreadable sectors of which some were read just now, once.
@@ -476,12 +503,12 @@ impl Live<Remap> {
         self.event();
     }
 
-    /// Notes that a block could not be written to a spare: others are used first from now on.
+    /// Notes that a spare did not give back or take a block: others are used first from now on.
     pub(crate) fn note_failing_spare(&self, spare: SpareIndex) {
         let bit = spare_bit(spare);
         if self.failing_spares.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let (name, spare) = (self.log_name(), spare.get());
-            pr_err!("{name}: spare {spare} has failed to take a block: replace it\n");
+            pr_err!("{name}: spare {spare} is failing: replace it\n");
             self.event();
         }
     }
@@ -705,6 +732,7 @@ impl Target for Remap {
             automatic: AtomicBool::new(options.automatic),
             suspect: AtomicBool::new(false),
             failing_spares: AtomicU32::new(0),
+            departures: AtomicU64::new(0),
             fullness: AtomicU8::new(Fullness::Room as u8),
             failed: DeferredStack::new(),
             counts: Counts::new(),
@@ -835,6 +863,8 @@ impl Live<Remap> {
         if tag.0 & Tag::SETTLED != 0 {
             return ended.finish();
         }
+        // Until the request is counted as ended its block does not move.
+        let departures = self.departures();
         if tag.0 & Tag::UNCOUNTED == 0 {
             self.traffic.end(Ticket::from_bits(tag.0));
         }
@@ -849,7 +879,7 @@ impl Live<Remap> {
         } else if status != Status::OK {
             self.count_failure(tag.start(), ended.operation(), status);
             if self.can_help(&ended, tag) {
-                let (request, finished) = ended.keep(tag.settled().into_word());
+                let (request, finished) = ended.keep(tag.failed(departures).into_word());
                 self.failed.push(request);
                 self.queue_work();
                 return finished;

@@ -39,12 +39,14 @@ use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::Slot;
 use crate::remap::units::SlotCount;
+use crate::remap::units::SpareIndex;
 use crate::setup::MAIN;
 use crate::sync::rcu;
 use crate::sync::rcu::Guard as ReadGuard;
 use crate::target::Mode;
 use crate::target::Remap;
 use crate::target::Tag;
+use core::cell::Cell;
 use kernel::prelude::*;
 use kernel::time::Delta;
 use kernel::time::Instant;
@@ -62,7 +64,7 @@ const SLOTS_TRIED: usize = 4;
 /// How many failures of main without a success in between raise the question whether it is there at all.
 const FAILURES_BEFORE_PROBE: u32 = 3;
 
-/// How many places of main are asked whether it is there, besides its first and its last sector.
+/// How many places of a disk are asked whether it is there, besides its first and its last sector.
 const PROBES: usize = 4;
 
 /// The room that the index has before a round: each of its blocks may be a new one.
@@ -290,8 +292,11 @@ impl Session<'_> {
             return Verdict::Ends(request, status);
         }
         // Where a request has failed that lies in one block is known: there is nothing to narrow down.
+        // But it may have failed in a place that its block has left since.
+        let tag = Tag::from_word(request.tag());
         let known = (one_block && request.status() != Status::OK)
-            .then(|| Tag::from_word(request.tag()).is_on_spare());
+            .then(|| tag.is_on_spare())
+            .filter(|on_spare| !on_spare || tag.departures() == self.this.departures());
         let mut failures = 0;
         let mut waits = false;
         let mut done = 0;
@@ -468,7 +473,12 @@ impl Session<'_> {
             return Ok(false);
         }
         let job = match place {
-            Place::Spare { .. } => self.mark_to_leave(block),
+            // To leave a spare that is gone would be to lose what it holds.
+            Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(EIO),
+            Place::Spare { spare, .. } => {
+                self.this.note_failing_spare(spare);
+                self.mark_to_leave(block)
+            }
             Place::Dead { .. } => self.mark_to_fill(block, cause),
             _ => {
                 let spare = self.emptiest_spare();
@@ -577,12 +587,17 @@ impl Session<'_> {
             let Err(SlotFailed(error)) = self.try_to_fill(job, &writes)? else {
                 return Ok(());
             };
-            self.this.note_failing_spare(job.slot.spare());
+            let spare = job.slot.spare();
+            self.this.note_failing_spare(spare);
             if tried == SLOTS_TRIED {
                 return Err(error);
             }
             tried += 1;
-            self.take_another_slot(job, fault(error))?;
+            let fault = match self.spare_answers(spare) {
+                true => fault(error),
+                false => Fault::Elsewhere,
+            };
+            self.take_another_slot(job, fault)?;
         }
     }
 
@@ -592,8 +607,8 @@ impl Session<'_> {
         let former = self.table.spares.record(bad).ok_or(EINVAL)?;
         let leaves = !job.whole;
         let other = self.emptiest_of(|spare| *spare != bad.spare());
-        if other.is_none() && fault == Fault::Elsewhere {
-            // The spare is not there, so no other slot of it is any better.
+        if fault == Fault::Elsewhere && (leaves || other.is_none()) {
+            // The spare is not there: no other slot of it is any better, and what it holds must not be given up.
             return Err(EIO);
         }
         let slot = self.free_slot(other)?;
@@ -642,7 +657,12 @@ impl Session<'_> {
         });
         let mut live = job.before;
         if let Some(former) = job.from {
-            live = self.read_slot(former, job.before.without(covered))?;
+            let wanted = job.before.without(covered);
+            live = self.read_slot(former, wanted)?;
+            if live != wanted && !self.ask_spare(former.spare()) {
+                // Nothing is lost yet: the spare may come back.
+                return Err(EIO);
+            }
             if let Err(failed) = self.write_slot_masked(job, live) {
                 return Ok(Err(failed));
             }
@@ -748,29 +768,54 @@ impl Session<'_> {
         Verdict::Ends(request, Status::OK)
     }
 
-    /// Asks main whether it is there: its ends, and some places in between that nothing is known against. If it does not answer, it
-    /// is suspected of being gone until it does, and is asked again from time to time.
+    /// Asks main whether it is there. If it does not answer, it is suspected of being gone until it does, and is asked again from
+    /// time to time.
     fn try_main(&mut self) -> bool {
-        let unit = self.this.config.logical_sectors as u64;
-        let units = self.table.main.0.checked_div(unit).unwrap_or(0);
-        let somewhere = (0..PROBES).map(|_| crate::sync::random().checked_rem(units).unwrap_or(0));
-        let ends = [0, units.saturating_sub(1)];
-        let places = Iterator::chain(ends.into_iter(), somewhere);
-        let mut answered = false;
-        for place in places {
-            let sector = place.saturating_mul(unit);
-            let data = self.relocator.buffer.sectors(0, unit as usize);
-            answered = data.is_ok_and(|mut data| self.main.read(sector, &mut data).is_ok());
-            if answered {
-                self.main_answered.set(true);
-                break;
-            }
+        let answered = self.answers(self.main, self.table.main.0);
+        if answered {
+            self.main_answered.set(true);
         }
         self.this.set_suspect(!answered);
         if !answered {
             self.this.queue_work_after(PROBE_INTERVAL);
         }
         answered
+    }
+
+    /// Whether a spare is there: it is asked once in a session.
+    fn spare_answers(&mut self, spare: SpareIndex) -> bool {
+        let known = self.spares_answered.get(spare.get());
+        match known.and_then(Cell::get) {
+            Some(answered) => answered,
+            None => self.ask_spare(spare),
+        }
+    }
+
+    /// Asks a spare whether it is there.
+    fn ask_spare(&mut self, spare: SpareIndex) -> bool {
+        let device = self.this.spare_device(spare);
+        let answered = device.is_some_and(|device| self.answers(device, device.sectors()));
+        if let Some(known) = self.spares_answered.get(spare.get()) {
+            known.set(Some(answered));
+        }
+        if !answered {
+            self.this.note_failing_spare(spare);
+        }
+        answered
+    }
+
+    /// Asks a device of some sectors whether it is there: its ends, and some places in between that nothing is known against.
+    fn answers(&mut self, device: &BlockDevice, sectors: u64) -> bool {
+        let unit = self.this.config.logical_sectors as u64;
+        let units = sectors.checked_div(unit).unwrap_or(0);
+        let somewhere = (0..PROBES).map(|_| crate::sync::random().checked_rem(units).unwrap_or(0));
+        let ends = [0, units.saturating_sub(1)];
+        let mut places = Iterator::chain(ends.into_iter(), somewhere);
+        places.any(|place| {
+            // The buffer may hold what was read of a block.
+            let data = self.relocator.other.sectors(0, unit as usize);
+            data.is_ok_and(|mut data| device.read(place.saturating_mul(unit), &mut data).is_ok())
+        })
     }
 
     /// Reads the sectors of `wanted` of a slot into the same places of the buffer, and returns which of them could be read.

@@ -1,0 +1,236 @@
+#!/bin/bash
+#
+# Spares that fail while they are in use: a block whose place on a spare is bad moves to
+# another one, what is lost is an error and never what main holds beneath, and a spare that
+# is gone for a while costs nothing.
+
+# shellcheck source=lib-failing.sh
+. /tests/lib-failing.sh
+
+dev=/dev/mapper/remap
+main_disk=/dev/main_disk
+
+main() {
+	null_disk main_disk 8
+	null_disk spare_disk 4
+	null_disk more_disk 4
+	null_disk third 4
+	failing_disk main "$main_disk"
+	failing_disk spare /dev/spare_disk
+	failing_disk more /dev/more_disk
+	activate
+	bad_for_reading
+	bad_for_writing
+	bad_when_new
+	bad_for_many
+	dmsetup remove remap
+	spare_gone
+	pages_bad
+}
+
+# activate and activate_two make the device, with new spares.
+activate() {
+	blkdiscard -f -z /dev/spare_disk
+	remap_create remap /dev/mapper/main /dev/mapper/spare 'block_size 8'
+	sectors write "$dev" 0 2048 old
+}
+
+activate_two() {
+	blkdiscard -f -z /dev/spare_disk
+	blkdiscard -f -z /dev/more_disk
+	both
+	sectors write "$dev" 0 2048 old
+}
+
+both() {
+	dmsetup create remap --table \
+		"0 16384 remap /dev/mapper/main 2 /dev/mapper/spare /dev/mapper/more 2 block_size 8"
+}
+
+all_three() {
+	dmsetup create remap --table \
+		"0 16384 remap /dev/mapper/main 3 /dev/mapper/spare /dev/mapper/more /dev/third"
+}
+
+again() {
+	dmsetup remove remap
+	remap_create remap /dev/mapper/main /dev/mapper/spare
+}
+
+# relocate FIRST COUNT TEXT: has sectors written to the spare, because main refuses them.
+# Main can read and write again then, and has what was there before.
+relocate() {
+	failing main "$main_disk" "writes:$1:$2"
+	sectors write "$dev" "$1" "$2" "$3"
+	failing main "$main_disk"
+}
+
+spare_fails() { failing spare /dev/spare_disk "$@"; }
+more_fails() { failing more /dev/more_disk "$@"; }
+
+# line SECTOR: what list says of the block of a sector: index, place, mask and cause.
+line() {
+	remap remap list "$1" 1 | cut -d ' ' -f 3-6
+}
+
+bad_for_reading() {
+	local place
+	relocate 80 24 new
+	place=$(spare_sector remap 88)
+	spare_fails "all:$((place + 2)):2"
+	check "sectors that the spare cannot read are errors, not what main has" sectors lost "$dev" 90 2
+	matches "their block moves to another place, without them" '^0 [0-9]+ f3 spare$' "$(line 88)"
+	check "which is a good one" test "$(spare_sector remap 88)" != "$place"
+	equal "as the status counts" 'mode=rw used=3 unreadable=2 read_errors=1' \
+		"$(remap_values remap mode used unreadable read_errors | sed 's/errors=[0-9]*/errors=1/')"
+	check "what could be read of it is there" sectors holds "$dev" 80 10 new
+	check "on both sides" sectors holds "$dev" 92 12 new
+	spare_fails
+	check "what was lost stays an error when spare and main are good" sectors lost "$dev" 90 2
+	remap remap add 88
+	check "also when it is relocated once more" sectors lost "$dev" 90 2
+	refused "it is not brought back to main, which would show what it had before" remap remap remove 88
+	again
+	check "nor is it seen at the next activation" sectors lost "$dev" 90 2
+	check "that has the rest" sectors holds "$dev" 92 12 new
+	relocate 1000 400 newer
+	check "no block goes to the bad place any more" nothing_at "$place"
+	sectors write "$dev" 90 2 newest
+	check "what was lost is good when it was written" sectors holds "$dev" 90 2 newest
+	equal "all of it" ff "$(line 88 | cut -d ' ' -f 3)"
+	check "status agrees with list" agree remap
+	check "and it can be brought back" remap remap remove 88
+	check "with all of its data" sectors holds "$main_disk" 88 2 new
+	check "old and new" sectors holds "$main_disk" 90 2 newest
+	again
+	check "which is found on main at the next activation" sectors holds "$dev" 90 2 newest
+	check "the bad place stays out of use" nothing_at "$place"
+}
+
+# nothing_at PLACE: no block lives there.
+nothing_at() {
+	! remap remap list | cut -d ' ' -f 4 | grep -qx "$1"
+}
+
+bad_for_writing() {
+	local place
+	relocate 200 16 new
+	place=$(spare_sector remap 208)
+	spare_fails "writes:$((place + 1)):1"
+	check "a write succeeds that the spare refuses" sectors write "$dev" 209 1 newer
+	matches "its block is somewhere else then, all of it" '^0 [0-9]+ ff spare$' "$(line 208)"
+	check "with what was written" sectors holds "$dev" 209 1 newer
+	check "and what it held" sectors holds "$dev" 210 6 new
+	check "no block is in the bad place" nothing_at "$place"
+	again
+	check "the next activation finds what was written" sectors holds "$dev" 209 1 newer
+	check "and what was held" sectors holds "$dev" 200 9 new
+	spare_fails
+}
+
+# The places where the next blocks would go are bad.
+bad_when_new() {
+	local place
+	relocate 300 4 new
+	place=$(spare_sector remap 296)
+	mark_log
+	spare_fails "writes:$((place + 8)):16"
+	relocate 400 8 newer
+	check "a block goes to the first place that takes it" test "$(spare_sector remap 400)" -ge $((place + 24))
+	check "with all of its data" sectors holds "$dev" 396 4 old
+	check "new and old" sectors holds "$dev" 400 8 newer
+	expect_log "the log says that the spare has failed" 'spare 0 is failing'
+	equal "no place that failed is in use" 400:ff "$(live_masks remap | tr ' ' '\n' | grep ^400)"
+
+	spare_fails "writes:$((place + 32)):800"
+	failing main "$main_disk" writes:600:1
+	refused "a write fails when neither main nor spare takes it" sectors write "$dev" 600 1 lost
+	failing main "$main_disk"
+	check "main has what it had" sectors holds "$dev" 600 1 old
+	equal "and the block is where it was" main "$(remap remap lookup 600)"
+	spare_fails
+	relocate 600 1 new
+	check "when the spare takes blocks again, it gets them" sectors holds "$dev" 600 1 new
+	check "the others are there" sectors holds "$dev" 400 8 newer
+}
+
+# Requests to the same bad place, all at once, take one other place, not one each.
+bad_for_many() {
+	local place
+	relocate 700 1 new
+	place=$(spare_sector remap 696)
+	spare_fails "writes:$place:8"
+	check "writes to all sectors of a bad place succeed, all at once" \
+		fio --output=/dev/null --name=many --filename="$dev" --offset=$((696 * 512)) --size=4k --bs=512 \
+		--rw=randwrite --direct=1 --ioengine=io_uring --iodepth=8 --iodepth_batch=8 --verify=crc32c --verify_fatal=1
+	equal "their block has moved on by one place" $((place + 8)) "$(spare_sector remap 696)"
+	spare_fails
+	check "status agrees with list" agree remap
+}
+
+# One of three spares is gone for a while, with all that is on it.  The third one came when
+# blocks lived on the others.
+spare_gone() {
+	local before
+	activate_two
+	relocate 0 64 new
+	relocate 128 64 new
+	check "blocks live on both spares" test "$(remap remap list | cut -d ' ' -f 3 | sort -u | paste -sd,)" = 0,1
+	dmsetup remove remap
+	all_three
+	before=$(remap remap list)
+	more_fails all:0:8192
+	one_is_gone "$before" "$(remap remap list | awk '$3 == 1 { print $1; exit }')" \
+		"$(remap remap list | awk '$3 == 0 { print $1; exit }')"
+	more_fails
+	dmsetup remove remap
+	all_three
+	equal "when it is back, the next activation has every block where it was" "$before" "$(remap remap list)"
+	check "with its data" sectors holds "$dev" 0 64 new
+	check "all of it" sectors holds "$dev" 128 64 new
+	dmsetup remove remap
+}
+
+# one_is_gone LIST THERE HERE: the block at THERE is on the spare that is gone, that at HERE
+# on the other one.
+one_is_gone() {
+	check "what is on a spare that is gone is an error" sectors lost "$dev" "$2" 4
+	refused "also for a write, which it cannot take" sectors write "$dev" "$2" 1 lost
+	check "what is on the other one is read" sectors holds "$dev" "$3" 8 new
+	check "and written" sectors write "$dev" "$3" 8 new
+	check "main is read" sectors holds "$dev" 1000 100 old
+	equal "no block moves away from a spare that is gone, as that would lose all it holds" \
+		"$1" "$(remap remap list)"
+	matches "health says so" '^health=(replace|critical)$' "$(remap_values remap health)"
+}
+
+# Both copies of the metadata are on bad places now.
+pages_bad() {
+	local size
+	activate
+	relocate 80 8 new
+	size=$(blockdev --getsz /dev/spare_disk)
+	mark_log
+	spare_fails writes:0:40 "writes:$((size - 40)):40"
+	failing main "$main_disk" writes:160:1
+	refused "a write that cannot be relocated fails" sectors write "$dev" 160 1 lost
+	failing main "$main_disk"
+	matches "the mode says why" '^mode=(ro|fail)$' "$(remap_values remap mode)"
+	equal "and so does health" health=critical "$(remap_values remap health)"
+	expect_log "and the log" 'metadata (cannot be written|failed)|writing metadata failed'
+	check "what is relocated is served" sectors holds "$dev" 80 8 new
+	check "and written" sectors write "$dev" 80 8 newer
+	failing main "$main_disk" writes:320:1
+	refused "the next write that fails is an error" sectors write "$dev" 320 1 lost
+	failing main "$main_disk"
+	check "after which main has what it had" sectors holds "$dev" 320 1 old
+	spare_fails
+	again
+	equal "the next activation with a good spare is well" 'mode=rw health=good' "$(remap_values remap mode health)"
+	check "it has what was written" sectors holds "$dev" 80 8 newer
+	relocate 160 1 new
+	check "and relocates" sectors holds "$dev" 160 1 new
+	dmsetup remove remap
+}
+
+main
