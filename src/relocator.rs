@@ -928,7 +928,12 @@ impl Session<'_> {
         let metadata = self.relocator.metadata.as_mut().ok_or(EIO)?;
         let kept = metadata.set_option(self.this, setting);
         kept.inspect_err(|_| metadata_failed(self.this, Mode::ReadOnly))?;
-        self.this.set_options(self.this.options().with(setting));
+        let before = self.this.options().automatic;
+        let options = self.this.options().with(setting);
+        self.this.set_options(options);
+        if options.automatic != before {
+            self.this.event();
+        }
         Ok(())
     }
 

@@ -87,6 +87,10 @@ impl Tag {
     const SETTLED: usize = 1 << 6;
     /// A request of which the time is taken.
     const TIMED: usize = 1 << 7;
+    /// Of one that has failed and needs no sector: it did while main was suspected of being gone.
+    const DOUBTFUL: usize = 1 << Self::SECTOR_SHIFT;
+    /// Where it then has how many times blocks had left bad places.
+    const DEPARTURES_SHIFT: u32 = Self::SECTOR_SHIFT + 1;
     const SECTOR_SHIFT: u32 = 8;
 
     /// The tag of a request that begins at `start`.
@@ -140,13 +144,20 @@ impl Tag {
     }
 
     /// The same for a request that has failed, when blocks had left bad places so many times.
-    const fn failed(self, departures: u64) -> Self {
-        Self((departures as usize) << Self::SECTOR_SHIFT | self.ticket().into_bits()).settled()
+    const fn failed(self, departures: u64, main_is_suspect: bool) -> Self {
+        let doubtful = if main_is_suspect { Self::DOUBTFUL } else { 0 };
+        let word = (departures as usize) << Self::DEPARTURES_SHIFT | self.ticket().into_bits();
+        Self(word | doubtful).settled()
+    }
+
+    /// Whether the request failed while main was suspected of being gone.
+    pub(crate) const fn is_doubtful(self) -> bool {
+        self.0 & Self::DOUBTFUL != 0
     }
 
     /// How many times blocks had left bad places when the request failed.
     pub(crate) const fn departures(self) -> u64 {
-        (self.0 >> Self::SECTOR_SHIFT) as u64
+        (self.0 >> Self::DEPARTURES_SHIFT) as u64
     }
 
     /// The tag in the word that travelled with a request.
@@ -519,18 +530,21 @@ impl Live<Remap> {
         self.note_room();
     }
 
-    /// Looks how full the spares are, and tells about it when they have become fuller. May sleep.
+    /// Looks how full the spares are, and tells about it when that has changed. May sleep.
     pub(crate) fn note_room(&self) {
         let Some(table) = self.table() else { return };
         let total = table.spares.slots();
         let fullness = Fullness::of(table.spares.taken(), total);
         let before = self.fullness.swap(fullness as u8, Ordering::Relaxed);
-        if before >= fullness as u8 {
+        if before == fullness as u8 {
             return;
         }
         let name = self.log_name();
         match fullness {
-            Fullness::Room => return,
+            _ if before > fullness as u8 => {
+                pr_info!("{name}: there is more room on the spares again\n");
+            }
+            Fullness::Room => {}
             Fullness::Low => pr_warn!("{name}: 80 % of the spare blocks are used: replace main\n"),
             Fullness::VeryLow => {
                 pr_err!("{name}: 95 % of the spare blocks are used: replace main\n")
@@ -864,7 +878,7 @@ impl Live<Remap> {
             return ended.finish();
         }
         // Until the request is counted as ended its block does not move.
-        let departures = self.departures();
+        let failed = tag.failed(self.departures(), self.is_suspect());
         if tag.0 & Tag::UNCOUNTED == 0 {
             self.traffic.end(Ticket::from_bits(tag.0));
         }
@@ -879,7 +893,7 @@ impl Live<Remap> {
         } else if status != Status::OK {
             self.count_failure(tag.start(), ended.operation(), status);
             if self.can_help(&ended, tag) {
-                let (request, finished) = ended.keep(tag.failed(departures).into_word());
+                let (request, finished) = ended.keep(failed.into_word());
                 self.failed.push(request);
                 self.queue_work();
                 return finished;

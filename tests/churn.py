@@ -34,6 +34,9 @@ Without writers and readers the sectors may hold anything.
 				the device: the sectors are those of FILE then
 	--state FILE		keep there what must be found later
 	--suspends		messages may find the device suspended
+	--bad-main		messages may fail because main cannot hold a block
+	--errors		I/O errors are no failure: a sector that could not be written
+				may hold what it held before or what was sent
 """
 
 import argparse
@@ -55,7 +58,8 @@ READ_SECTORS = 64
 STAMP = struct.Struct('<8s3Q')
 MAGIC = b'numbered'
 ON_MAIN, ON_SPARE, UNKNOWN = range(3)
-WRITES, READS, ADDS, REMOVES, COUNTS = range(5)
+IO_ERRORS = (errno.EIO, errno.ENODATA)
+WRITES, READS, ADDS, REMOVES, ERRORS, COUNTS = range(6)
 
 
 class Wrong(Exception):
@@ -129,7 +133,14 @@ class Process:
         try:
             self.prepare()
             while not self.stopped:
-                self.step()
+                try:
+                    self.step()
+                except OSError as error:
+                    if not self.options.errors or error.errno not in IO_ERRORS:
+                        raise
+                    self.count(ERRORS)
+                    # While everything fails there is nothing to be gained by haste.
+                    time.sleep(0.01)
         except Wrong as wrong:
             print(f'{type(self).__name__} {self.number}: {wrong}', flush=True)
             return 1
@@ -226,6 +237,8 @@ class Mover(Process):
             except OSError as error:
                 if error.errno == errno.EBUSY and self.options.suspends:
                     time.sleep(0.001)
+                elif error.errno == errno.EIO and self.options.bad_main:
+                    return False
                 elif error.errno != errno.EINTR:
                     raise OSError(error.errno, f'{message}: {error.strerror}') from error
         return False
@@ -328,7 +341,7 @@ def run(options, state):
             raise Wrong(f'{failed} processes have failed')
         check_all(options, state, state.acknowledged, state.sent)
     did = [state.did(what) for what in range(COUNTS)]
-    print('{} writes, {} reads, {} times add, {} times remove'.format(*did))
+    print('{} writes, {} reads, {} times add, {} times remove, {} errors'.format(*did))
     wanted = [options.writers, options.readers, options.movers, options.movers]
     if any(want and not done for want, done in zip(wanted, did)):
         raise Wrong('not everything was done that was to be checked')
@@ -350,7 +363,7 @@ def main():
         parser.add_argument(f'--{name}', type=int, default=value)
     for name in 'state', 'file':
         parser.add_argument(f'--{name}')
-    for name in 'durable', 'suspends', 'shared':
+    for name in 'durable', 'suspends', 'shared', 'errors', 'bad-main':
         parser.add_argument(f'--{name}', action='store_true')
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

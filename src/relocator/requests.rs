@@ -292,11 +292,14 @@ impl Session<'_> {
             return Verdict::Ends(request, status);
         }
         // Where a request has failed that lies in one block is known: there is nothing to narrow down.
-        // But it may have failed in a place that its block has left since.
+        // But it may have failed in a place that its block has left since, or while all of main was gone.
         let tag = Tag::from_word(request.tag());
         let known = (one_block && request.status() != Status::OK)
             .then(|| tag.is_on_spare())
-            .filter(|on_spare| !on_spare || tag.departures() == self.this.departures());
+            .filter(|on_spare| match on_spare {
+                true => tag.departures() == self.this.departures(),
+                false => !tag.is_doubtful(),
+            });
         let mut failures = 0;
         let mut waits = false;
         let mut done = 0;
@@ -667,7 +670,9 @@ impl Session<'_> {
                 return Ok(Err(failed));
             }
         }
-        if !self.is_lost(job.from.unwrap_or(job.slot)) {
+        // What a disk could not read before, it tries for seconds again: not for a write that needs none of it.
+        let only_writes = !job.whole && covered != LiveMask::EMPTY;
+        if !only_writes && !self.is_lost(job.from.unwrap_or(job.slot)) {
             let wanted = (self.all_of(job.block))
                 .without(job.before)
                 .without(covered);

@@ -235,7 +235,21 @@ weak_sectors() {
 	scsi_fails 2 $scsi_read 0 2 3 11 0
 	check "a read of two blocks gets its data from a weak one" sectors holds "$dev" 200 16 old
 	equal "which is relocated" '104:ff 200:ff' "$(live_masks remap)"
+	written_sector_by_sector
 	dmsetup remove remap
+}
+
+# A disk may take seconds for each attempt to read a bad sector.
+written_sector_by_sector() {
+	local reads
+	scsi_bad 1601 4
+	check "sectors that cannot be read are errors" sectors lost "$dev" 1601 4
+	reads=$(reads_of "$scsi_disk")
+	check "some of them are written" sectors write "$dev" 1602 2 new
+	equal "for which main is not asked for the others" "$reads" "$(reads_of "$scsi_disk")"
+	check "that are errors still" sectors lost "$dev" 1601 1
+	check "while the written ones are read" sectors holds "$dev" 1602 2 new
+	scsi_good
 }
 
 # The last attempt that read_retries allows succeeds, and one more would

@@ -1,9 +1,12 @@
 #!/bin/bash
 #
-# Each new relocation raises a device-mapper event.
+# Each new relocation, and each change of the mode or the health, raises a device-mapper event,
+# and the log has a line; but a burst of them raises few events, and fills no log.
 
-# shellcheck source=lib.sh
-. /tests/lib.sh
+# shellcheck source=lib-failing.sh
+. /tests/lib-failing.sh
+
+dev=/dev/mapper/remap
 
 events() {
 	dmsetup info -c --noheadings -o events remap
@@ -24,7 +27,7 @@ message() {
 	dmsetup message remap 0 "$@"
 }
 
-null_disk main 16
+null_disk main 16 '' max_sectors=1024
 null_disk spare 16
 remap_create remap /dev/main /dev/spare
 
@@ -38,3 +41,32 @@ refused "a message that is refused fails" message add 100000000
 equal "and raises no event" "$after" "$(events)"
 message add 1000 4000
 check "another relocation raises another event" test "$(events)" -gt "$after"
+
+null_bad main 24000-24003
+mark_log
+equal "it returns when a write fails and is relocated" 0 "$(wait_and sectors write "$dev" 24001 1 new)"
+expect_log "the log names the device, the sector, what was done and why" \
+	'25[0-9]:[0-9]+: sector 24000: .*relocated to spare 0 \(write\), 3 sectors are unreadable'
+null_bad main 24100-24100
+equal "and when a read fails" 0 "$(wait_and sectors lost "$dev" 24100 1)"
+expect_log "the log names that sector, too" 'sector 24096: .*relocated to spare 0 \(read\), 1 sectors are unreadable'
+before=$(events)
+sectors lost "$dev" 24100 1
+equal "a sector that is known to be unreadable raises no event" "$before" "$(events)"
+
+null_bad main 16000-16511
+before=$(events)
+mark_log
+check "a write over 64 bad blocks succeeds" dd if=/dev/zero of="$dev" bs=256k seek=$((16000 * 512)) count=1 \
+	oflag=direct,seek_bytes status=none
+after=$(events)
+equal "all of them were relocated" 'used=567 relocated_auto=66' "$(remap_values remap used relocated_auto)"
+check "and raised an event" test "$after" -gt "$before"
+check "or two, not 64" test $((after - before)) -le 4
+check "the log has a few lines about them" test "$(new_log | grep -c 'was relocated')" -le 20
+
+equal "it returns when the mode changes" 0 "$(wait_and message set auto 0)"
+before=$(events)
+message set auto 0
+equal "but not when the mode stays" "$before" "$(events)"
+equal "and when it changes back" 0 "$(wait_and message set auto 1)"
