@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-mutations test-debug debug-kernel bench simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-mutations test-debug debug-kernel bench fuzz simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -25,6 +25,9 @@ test-debug: ## Run the tests of the virtual machine on the debug kernel
 
 debug-kernel: ## Build the kernel that checks itself, and print where it is
 	@scripts/prepare-debug-kernel
+
+fuzz: ## Feed what reads metadata, table lines and messages with guided random input, for FUZZ_TIME=60 seconds
+	@scripts/fuzz --time $(or $(FUZZ_TIME),60)
 
 bench: ## Measure the cost of a request by the instruction clock
 	@scripts/bench
