@@ -57,7 +57,7 @@ use std::collections::HashSet;
 const SUPERBLOCK_BYTES: usize = 1024;
 
 /// The bytes of a superblock that a set is made of.
-const SHORT_BYTES: usize = 320;
+const SHORT_BYTES: usize = 384;
 
 /// The entries of a slot page of a set.
 const SET_ENTRIES: usize = 8;

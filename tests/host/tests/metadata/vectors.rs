@@ -159,7 +159,10 @@ fn describe_health(page: &Page) -> String {
     if health == [0; 512] {
         return String::new();
     }
-    health.iter().map(|byte| format!("{byte:02x}")).collect()
+    health.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
 }
 
 #[test]
