@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -IS
 """Damages the metadata of sets, and looks at what becomes of them.
 
-    damage.py COUNT [SEED]    tries all cases, and COUNT random changes of pages
+    damage.py COUNT [SEED]    tries all cases, COUNT random changes of pages, and COUNT bytes of each
 
 It needs the disks main, first, second, smaller and larger, which must be of null_blk, and
 the mapped device remap.  For each case it prints a line with tabs between
@@ -431,6 +431,34 @@ def one_copy_bad(scene):
     everything = [(spare, sectors[at % 2], bytes(PAGE)) for at, (_, spare, sectors) in enumerate(pages_of(scene))]
     case(f'{scene.name}: one copy of every page is zero, and mended', scene.heals, everything)
     case(f'{scene.name}: and a read-only table writes nothing then', scene.reads_only, everything)
+
+
+def any_byte_bad(scene, count, seed):
+    """Bytes all over the pages, each changed in one copy of every page at once."""
+    chance = random.Random(seed)
+    step = max(1, PAGE // count)
+    for turn, at in enumerate(range(chance.randrange(step), PAGE, step)):
+        places = [(spare, sectors[(turn + number) % 2]) for number, (_, spare, sectors) in enumerate(pages_of(scene))]
+        if len(scene.spares) > 1:
+            places += [(spare, scene.witness(number)) for spare in scene.spares
+                       for number in range(1, scene.slot_pages + 1)]
+        damage = []
+        for spare, sector in places:
+            page = bytearray(scene.page(spare, sector))
+            page[at] ^= 1 << chance.randrange(8)
+            damage.append((spare, sector, bytes(page)))
+        try:
+            scene.heals(damage)
+        except Wrong as error:
+            raise Wrong(f'byte {at} of seed {seed}: {error}') from error
+
+
+def old_pages(scene):
+    """Both copies of a page put back to an older state, which nothing on the spare contradicts."""
+    for what, spare, sectors in pages_of(scene):
+        damage = [(spare, sector, scene.page(spare, sector, scene.older)) for sector in sectors]
+        case(f'{scene.name}: both copies of {what} are older, and the kernel stays what it is', survives, scene,
+             damage, scene.line, False)
 
 
 def witness_bad(scene):
@@ -1010,6 +1038,8 @@ def main(count, seed=None):
         scene.make(UUID)
         undamaged(scene)
         one_copy_bad(scene)
+        case(f'{scene.name}: a changed byte, of {count} in each page, is mended', any_byte_bad, scene, count, seed)
+        old_pages(scene)
         if len(spares) > 1:
             witness_bad(scene)
             behind(scene)
