@@ -23,6 +23,7 @@ activation are recorded, and interrupted, too.
 	--block SECTORS		the size of a block (8)
 	--main SECTORS		the size of main (512)
 	--spare SECTORS...	the sizes of the spares (1024)
+	--manual		only messages move blocks
 	--grow			the last spare is added in the first round
 	--bad FIRST-LAST	the sectors of main that can be neither read nor written
 	--rounds N		how many rounds (3)
@@ -288,6 +289,7 @@ def main():
         parser.add_argument(f'--{name}', type=int, default=value)
     parser.add_argument('--spare', type=int, nargs='+', default=[1024])
     parser.add_argument('--bad', type=sectors_of, default=sectors_of(''))
+    parser.add_argument('--manual', action='store_true')
     parser.add_argument('--grow', action='store_true')
     options = parser.parse_args()
     options.bad_set = set(options.bad)

@@ -23,6 +23,8 @@ SECTOR = direct.SECTOR
 MAIN, UNKNOWN = -1, None
 UNREADABLE = -1
 DEFAULT_SCAN_RATE = 32768
+# How a request says that it has failed: for an I/O error, and for an error of the medium.
+FAILED = errno.EIO, errno.ENODATA
 
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127f
 IO_SETUP, IO_GETEVENTS, IO_SUBMIT = 206, 208, 209
@@ -101,7 +103,7 @@ class Work:
         except OSError as error:
             first = note.get('first', 0)
             touched = set(range(first, first + note.get('count', 0)))
-            if not (error.errno == errno.EIO and touched & set(self.bad)
+            if not (error.errno in FAILED and touched & set(self.bad)
                     or error.errno == errno.ENOSPC and note['did'] == 'add'):
                 raise
             note['done'] = False
@@ -112,7 +114,7 @@ class Work:
     def line(self):
         """The table line, with features for a new set."""
         paths = [f'/dev/mapper/{name}' for name in self.recorder.names[:1 + self.spares]]
-        features = f'3 manual block_size {self.block}'
+        features = f'3 manual block_size {self.block}' if self.options.manual else f'2 block_size {self.block}'
         return f'0 {self.sectors} remap {paths[0]} {self.spares} {" ".join(paths[1:])} {features}'
 
     def create(self):
@@ -168,7 +170,19 @@ class Work:
             self.versions[sector] += 1
         note = {'did': kind, 'first': first, 'count': count,
                 'versions': self.versions[first:first + count]}
-        self.do(note, lambda: self.send(note))
+        if self.options.manual or not set(written) & set(self.bad):
+            self.do(note, lambda: self.send(note))
+            return
+        # Blocks move by themselves.
+        self.join()
+        note['moves'] = True
+        self.do(note, lambda: self.send_and_look(note))
+
+    def send_and_look(self, note):
+        try:
+            self.send(note)
+        finally:
+            note['found'] = relocated_in(self.mapped, note['first'], note['count'], self.block)
 
     def send(self, note):
         first, kind = note['first'], note['did']
@@ -270,7 +284,7 @@ def number_at(device, sector):
     try:
         return number_in(device.read(sector, 1), sector)
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in FAILED:
             raise
         return UNREADABLE
 
@@ -289,6 +303,7 @@ class Model:
     def __init__(self, options):
         self.block = options.block
         self.bad = options.bad
+        self.manual = options.manual
         # The least number that a sector must have, the highest that it may have, and the highest
         # with which it was zeroed.
         self.least = [0] * options.main
@@ -325,10 +340,17 @@ class Model:
             self.rates = {note['rate']} if kind == 'ends' else self.rates | {note['rate']}
         elif did in ('reload', 'grow'):
             self.spares = {note['spares']} if kind == 'ends' else self.spares | {note['spares']}
-        elif did == 'create' and kind == 'ends':
-            self.created(note)
+        elif did == 'create':
+            if kind == 'ends':
+                self.created(note)
+            elif not self.manual:
+                # What cannot be read is looked at, so its blocks move.
+                for block in {sector // self.block for sector in self.bad}:
+                    self.places[block] = UNKNOWN
         elif did in ('write', 'forced', 'zero', 'discard'):
             self.write(note, kind)
+            if 'moves' in note:
+                self.move(note, kind)
 
     def created(self, note):
         """From now on what was found cannot become less."""
@@ -363,15 +385,15 @@ class Model:
             self.least = list(map(max, self.least, self.snapshots.pop(number)))
 
     def move(self, note, kind):
-        last = (note['first'] + note['count'] - 1) // self.block
+        did, last = note['did'], (note['first'] + note['count'] - 1) // self.block
         for block in range(note['first'] // self.block, last + 1):
             if kind == 'begins':
-                if (self.places[block] == MAIN) == (note['did'] == 'add'):
+                if (self.places[block] == MAIN) == (did != 'remove'):
                     self.places[block] = UNKNOWN
                 continue
             place = note['found'].get(block, MAIN)
-            if note['done'] and (place == MAIN) == (note['did'] == 'add'):
-                raise Wrong(f'{note["did"]} was answered, but block {block} is not moved')
+            if note['done'] and did in ('add', 'remove') and (place == MAIN) == (did == 'add'):
+                raise Wrong(f'{did} was answered, but block {block} is not moved')
             self.places[block] = place
 
     def must_hold(self, sector, number):

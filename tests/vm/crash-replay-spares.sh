@@ -9,4 +9,4 @@
 . /tests/lib-crash.sh
 
 replayed "with three spares" 98-105 --steps 24 --tries 4 --spare 512 768 512 --grow
-replayed "with two spares" '' --block 2 --main 256 --spare 512 768 --steps 16 --tries 3
+replayed "with two spares" 40-45 --manual --block 2 --main 256 --spare 512 768 --steps 16 --tries 3
