@@ -6,6 +6,7 @@ use crate::device::Access;
 use crate::device::Main;
 use crate::exit::Exit;
 use crate::exit::Failure;
+use crate::say;
 use crate::spares::Spares;
 use crate::survey::Survey;
 use clap::Args;
@@ -35,7 +36,7 @@ impl Check {
     pub fn run(&self) -> Result<Exit, Failure> {
         let spares = Spares::open(&self.spares, Access::Read)?;
         let main = self.main.as_ref().map(Main::sectors).transpose()?;
-        let survey = Survey::new(&spares, main);
+        let survey = Survey::new(&spares, main, self.quiet);
         if !self.quiet {
             report(&survey);
         }
@@ -47,18 +48,20 @@ impl Check {
 fn report(survey: &Survey<'_>) {
     for (_, spare) in survey.spares.present() {
         if spare.device.is_in_use() {
-            println!(
+            say!(
                 "{} is in use: what is said of it was so at a moment that is gone",
                 spare.device
             );
         }
     }
     for finding in &survey.findings {
-        println!("{}", survey.sentence(finding));
+        say!("{}", survey.sentence(finding));
     }
     let verdict = match survey.exit() {
         Exit::Clean => "clean",
-        Exit::Mendable => "not clean, but an activation or `dmremap repair` mends that",
+        Exit::Mendable => {
+            "not clean, but an activation of all its spares, or `dmremap repair`, mends that"
+        }
         Exit::Damaged => "damaged",
         Exit::Failed | Exit::Usage => "refused",
     };
@@ -66,11 +69,11 @@ fn report(survey: &Survey<'_>) {
         Some(set) => {
             let given = survey.spares.present().count();
             let (count, used) = (set.spares.get(), survey.contents.blocks.len());
-            println!(
+            say!(
                 "set {}: {given} of {count} spares, {used} blocks relocated: {verdict}",
                 set.uuid
             );
         }
-        None => println!("{verdict}"),
+        None => say!("{verdict}"),
     }
 }

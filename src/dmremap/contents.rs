@@ -7,6 +7,7 @@ use crate::progress;
 use crate::remap::assembly::outdates;
 use crate::remap::assembly::Refusal;
 use crate::remap::assembly::MOST_OUTDATED;
+use crate::remap::geometry::usable_size;
 use crate::remap::geometry::End;
 use crate::remap::geometry::PageNumber;
 use crate::remap::page::choose;
@@ -75,15 +76,15 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Reads what the spares of the set `set` hold.
-    pub fn read(spares: &Spares, set: &Set) -> Self {
+    /// Reads what the spares of the set `set` hold, and shows how far that has come unless it is to be `quiet`.
+    pub fn read(spares: &Spares, set: &Set, quiet: bool) -> Self {
         let mut contents = Self::default();
         let members = || members(spares, set);
         let pages = members().map(|member| {
             let superblock = member.superblock;
             u64::from(superblock.slot_mark.0) + u64::from(superblock.witness_mark.0)
         });
-        let bar = progress::bar(pages.sum());
+        let bar = progress::bar(pages.sum(), quiet);
         for index in set.spares.spares() {
             let witness = set.spares.witness_of(index);
             let witness = witness.and_then(|witness| members().find(|it| it.index == witness));
@@ -303,11 +304,14 @@ struct Member<'a> {
     superblock: &'a Superblock,
 }
 
-/// The spares that are members of the set `set`.
+/// The spares that are members of the set `set`, and have the size that they should have.
 fn members<'a>(spares: &'a Spares, set: &'a Set) -> impl Iterator<Item = Member<'a>> {
     spares.present().filter_map(|(index, spare)| {
         let superblock = spare.superblock()?;
-        let is_member = superblock.set.uuid == set.uuid && superblock.state == State::Ready;
+        let size = usable_size(spare.device.sectors());
+        let is_member = superblock.set.uuid == set.uuid
+            && superblock.state == State::Ready
+            && superblock.layout.parts().spare_sectors == size;
         is_member.then_some(Member {
             index,
             spare,

@@ -61,7 +61,7 @@ impl Dump {
     /// Does it.
     pub fn run(&self) -> Result<Exit, Failure> {
         let spares = Spares::open(&self.spares, Access::Read)?;
-        let survey = Survey::new(&spares, None);
+        let survey = Survey::new(&spares, None, false);
         let damaged = survey.exit() == Exit::Damaged;
         let Some(set) = survey
             .set
@@ -78,9 +78,12 @@ impl Dump {
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(output)),
         };
-        written
-            .and_then(|()| output.flush())
-            .map_err(|error| Failure::new(format!("standard output: {error}")))?;
+        match written.and_then(|()| output.flush()) {
+            // Who reads only the beginning has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(Failure::new(format!("standard output: {error}"))),
+            Ok(()) => {}
+        }
         Ok(if damaged { Exit::Damaged } else { Exit::Clean })
     }
 }

@@ -23,6 +23,7 @@ use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::UnixTime;
 use crate::remap::words::decimal;
+use crate::say;
 use crate::spares::Spare;
 use crate::spares::Spares;
 use crate::writer::Writer;
@@ -101,7 +102,7 @@ impl Format {
         }
         writer.make_set()?;
         let slots: u64 = set.slots_of.iter().map(|slots| u64::from(slots.0)).sum();
-        println!(
+        say!(
             "set {}: room for {slots} blocks of {} sectors, for a main of {} sectors",
             set.uuid,
             set.block_size.sectors().0,
@@ -133,7 +134,7 @@ impl Format {
                     "{device} holds {what}: if nobody needs that, overwrite it with --force"
                 )));
             }
-            println!("{device} holds {what}, which is overwritten");
+            say!("{device} holds {what}, which is overwritten");
             used.push(index);
         }
         Ok(used)

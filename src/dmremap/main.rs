@@ -4,6 +4,14 @@
 //!
 //! `docs/dmremap.md` is its manual. What the format means is decided by the same code as in the module, `src/remap`.
 
+/// Prints a line on standard output.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::say_line(format_args!($($words)*))
+    };
+}
+pub(crate) use say;
+
 mod blkid;
 mod check;
 mod contents;
@@ -25,6 +33,9 @@ use clap::error::ErrorKind;
 use clap::Parser;
 use clap::Subcommand;
 use exit::Exit;
+use std::fmt;
+use std::io;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Looks at, makes and mends the metadata of spares of dm-remap.
@@ -43,6 +54,11 @@ enum Verb {
     Dump(dump::Dump),
     Repair(repair::Repair),
     Format(format::Format),
+}
+
+/// Prints a line on standard output. When nobody reads that any more, there may still be something to do.
+fn say_line(words: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{words}");
 }
 
 fn main() -> ExitCode {

@@ -8,9 +8,9 @@ use indicatif::ProgressStyle;
 /// So many pages are read before anybody wonders.
 const LONG: u64 = 4096;
 
-/// A bar for `pages` pages of metadata, on a terminal and when there are many.
-pub fn bar(pages: u64) -> ProgressBar {
-    if pages < LONG {
+/// A bar for `pages` pages of metadata, on a terminal, when there are many, and unless nothing shall be said.
+pub fn bar(pages: u64, quiet: bool) -> ProgressBar {
+    if quiet || pages < LONG {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {percent}% of {len} pages, {eta} left");

@@ -23,6 +23,7 @@ use crate::remap::slot_page;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock::State;
 use crate::remap::units::SpareIndex;
+use crate::say;
 use crate::spares::crc32c;
 use crate::spares::Spares;
 use crate::survey::Survey;
@@ -56,10 +57,10 @@ impl Repair {
         };
         let exit = {
             let spares = Spares::open(&self.spares, access)?;
-            let survey = Survey::new(&spares, None);
+            let survey = Survey::new(&spares, None, false);
             let mending = Mending::new(&survey)?;
             for finding in &survey.findings {
-                println!("{}", survey.sentence(finding));
+                say!("{}", survey.sentence(finding));
             }
             if !self.dry_run && survey.exit() == Exit::Mendable {
                 mending.run()?;
@@ -70,7 +71,7 @@ impl Repair {
             return Ok(exit);
         }
         let spares = Spares::open(&self.spares, Access::Read)?;
-        match Survey::new(&spares, None).exit() {
+        match Survey::new(&spares, None, false).exit() {
             Exit::Clean => Ok(exit),
             worse => Err(Failure {
                 exit: worse.max(Exit::Damaged),
@@ -143,12 +144,6 @@ fn existing_set<'a>(
             Member::Missing { .. } => {
                 return Err(Failure::new(format!(
                     "{index} is missing, and meanwhile nothing may be written: name all spares of the set"
-                )));
-            }
-            Member::Fresh(_) if writer.spare(index)?.superblock().is_none() => {
-                return Err(Failure::new(format!(
-                    "{} is no spare of the set: an activation can add it",
-                    writer.spare(index)?.device
                 )));
             }
             Member::Fresh(layout) => writer.add_fresh(*layout),

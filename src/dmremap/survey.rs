@@ -36,11 +36,13 @@ pub struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    /// Reads the spares, for a main of `main` sectors, if that is known.
-    pub fn new(spares: &'a Spares, main: Option<Sectors>) -> Self {
+    /// Reads the spares, for a main of `main` sectors, if that is known; with a bar on the terminal unless it is to be
+    /// `quiet`.
+    pub fn new(spares: &'a Spares, main: Option<Sectors>, quiet: bool) -> Self {
         let assembly = spares.assemble(main);
         let set = spares.newest().map(|superblock| superblock.set);
-        let contents = set.map_or_else(Contents::default, |set| Contents::read(spares, &set));
+        let contents =
+            set.map_or_else(Contents::default, |set| Contents::read(spares, &set, quiet));
         let mut survey = Self {
             spares,
             assembly,
@@ -110,6 +112,10 @@ impl<'a> Survey<'a> {
         for (index, member) in spares.spares().zip(existing.members.iter().flatten()) {
             match member {
                 Member::Missing { .. } => {}
+                Member::Fresh(_) if self.is_blank(index) => {
+                    let what = "it is no spare of the set yet: an activation with it adds it";
+                    self.find(Exit::Failed, Some(index), what.into());
+                }
                 Member::Fresh(_) => {
                     let what = "it has not been added to the set to the end";
                     self.find(Exit::Mendable, Some(index), what.into());
@@ -128,6 +134,12 @@ impl<'a> Survey<'a> {
                 }
             }
         }
+    }
+
+    /// Whether there is nothing on a spare.
+    fn is_blank(&self, index: SpareIndex) -> bool {
+        let spare = self.spares.get(index);
+        spare.is_some_and(|spare| spare.found == Ok(None))
     }
 
     /// Finds a bad copy of a superblock.

@@ -304,4 +304,11 @@ fn a_spare_that_was_not_added_to_the_end_is_added() {
 fn a_spare_is_not_added_by_repair() {
     let (images, _) = adding();
     refuses(&images, 8);
+    let ended = images.run(&["check"]);
+    assert_eq!(ended.status, 8);
+    assert!(
+        ended.text.contains("an activation with it adds it"),
+        "{}",
+        ended.text
+    );
 }
