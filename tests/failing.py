@@ -9,8 +9,8 @@ A RANGE is KIND:FIRST:COUNT, in sectors, where KIND is reads, writes or all: pla
 for these.  Whoever uses the disk meanwhile only waits for a moment.
 
 decay lets SHARE percent of the sectors go bad, in ranges of 1 to 24 sectors, at random moments
-of that many seconds.  It goes on from the ranges in the file STATE, if there is one, and
-writes there, first, those that it is going to add.  It ends when all are bad.
+of that many seconds.  It goes on from the ranges in the file STATE, if there is one, and first
+adds to it those that will be bad when it ends.
 """
 
 import os
@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dm  # noqa: E402
 
 LONGEST = 24
+MOMENTS = 30
 
 
 def sectors_of(disk):
@@ -100,7 +101,7 @@ def decay(name, disk, kind, share, seconds, seed, state):
     mapped, chance = dm.Mapped(name), random.Random(seed)
     begun, seconds = time.monotonic(), float(seconds)
     # Several at a time: bad sectors come in clusters, and to change the table takes a while.
-    moments = sorted(chance.uniform(0, seconds) for _ in range(max(1, len(new) // 8)))
+    moments = sorted(chance.uniform(0, seconds) for _ in range(min(MOMENTS, len(new))))
     for number, moment in enumerate(moments, 1):
         time.sleep(max(0, begun + moment - time.monotonic()))
         put(mapped, disk, ranges + new[:len(new) * number // len(moments)])

@@ -40,6 +40,11 @@ class Places:
                     data[to:to + direct.SECTOR] = on_spare[source:source + direct.SECTOR]
         return bytes(data)
 
+    def is_live(self, sector):
+        """Whether a sector lives on a spare."""
+        _, _, live = self.relocated.get(sector - sector % self.block, (0, 0, 0))
+        return bool(live >> sector % self.block & 1)
+
     def complaint(self):
         """What is wrong with the list; None when nothing is."""
         used = self.mapped.value('used')

@@ -19,7 +19,7 @@ main() {
 	remap_create remap /dev/mapper/main /dev/spare 'block_size 8'
 	# Some of what is written and read lives on the spare.
 	remap remap add 128 64
-	begin_churn remap /dev/disk /dev/spare --count 512 --writers 6 --readers 1 --movers 0 --errors
+	begin_churn remap /dev/disk /dev/spare --count 512 --writers 4 --readers 1 --movers 0 --errors
 	gone_for_a_while
 	gone_again_and_again
 	end_churn "no sector was harmed, and what was on the spare was served"
@@ -53,7 +53,7 @@ gone_for_a_while() {
 	check "main is suspected when it fails everywhere" within 60 mode_is suspect
 	expect_log "the log says so" 'main does not answer at all'
 	check "and so does an event" test "$(dmsetup info -c --noheadings -o events remap)" -gt "$events"
-	for ((turn = 1; turn <= 2 * effort; turn++)); do
+	for ((turn = 1; turn <= effort; turn++)); do
 		writes=$(number writes)
 		check "requests go on to end, time $turn" within 60 more_than writes $((writes + 100))
 		sleep 1
@@ -78,13 +78,13 @@ few_lines() {
 
 gone_again_and_again() {
 	local turn
-	for ((turn = 1; turn <= 5 * effort; turn++)); do
+	for ((turn = 1; turn <= 3 * effort; turn++)); do
 		goes_away
 		within 60 mode_is suspect
 		comes_back
 		within 60 mode_is rw
 	done
-	equal "no block was relocated when main went and came $((5 * effort)) times" \
+	equal "no block was relocated when main went and came $((3 * effort)) times" \
 		'used=8 relocated_auto=0' "$(remap_values remap used relocated_auto)"
 }
 
