@@ -14,6 +14,8 @@ pub(crate) struct Status(bindings::blk_status_t);
 impl Status {
     /// The request was carried out.
     pub(crate) const OK: Self = Self(0);
+    /// The device cannot do such a thing (`BLK_STS_NOTSUPP`).
+    pub(crate) const NOT_SUPPORTED: Self = Self(1);
     /// The medium is bad (`BLK_STS_MEDIUM`).
     pub(crate) const MEDIUM: Self = Self(7);
     /// An error without a more precise name (`BLK_STS_IOERR`).

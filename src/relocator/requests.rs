@@ -55,7 +55,8 @@ use kernel::time::Monotonic;
 /// The most requests in a round. For each block that moves all of them are looked through.
 const ROUND_REQUESTS: usize = 256;
 
-/// The most blocks of a request to write zeroes that is tried again block by block: it has no data that would bound it.
+/// The most blocks of a request to write zeroes that is tried again block by block: it has no data that would bound it. A longer
+/// one ends as not supported, after which the kernel writes zeroes as data.
 const ZEROED_BLOCKS: u64 = 4096;
 
 /// How many slots are tried for a block before it counts as one that no spare can take.
@@ -288,8 +289,8 @@ impl Session<'_> {
         let one_block = size.block_of(start) == size.block_of(last);
         let blocks = len / size.sectors().0;
         if request.operation() == Operation::WriteZeroes && blocks > ZEROED_BLOCKS {
-            let status = failure(&request);
-            return Verdict::Ends(request, status);
+            // Whoever sent it writes zeroes then, and may do so even though they fail.
+            return Verdict::Ends(request, Status::NOT_SUPPORTED);
         }
         // Where a request has failed that lies in one block is known: there is nothing to narrow down.
         // But it may have failed in a place that its block has left since, or while all of main was gone.

@@ -291,6 +291,17 @@ zeroes() {
 	check "on either side" sectors holds "$dev" 932 8 old
 	equal "only the bad one was relocated" '400:ff 800:ff' "$(live_masks remap)"
 	dmsetup remove remap
+
+	# What is too long to be tried block by block, the kernel writes as data.
+	blkdiscard -z "$spare"
+	remap_create remap "$main" "$spare" 'block_size 1'
+	sectors write "$dev" 0 8192 old
+	scsi_fails 1 $scsi_write_same 0 2 3 11 0
+	check "a failed request for zeroes in thousands of blocks succeeds" \
+		blkdiscard -z -o 512 -l $((8000 * 512)) "$dev"
+	check "all of these are zero" sectors zero "$dev" 1 8000
+	check "and nothing behind them" sectors holds "$dev" 8001 100 old
+	dmsetup remove remap
 }
 
 main
