@@ -2,7 +2,8 @@
 #
 # What relocations cost in writes and flushes: one by message on idle devices at most 4
 # writes and 3 flushes in all, however large the table is, many together less than that
-# for each, and an activation that has nothing to repair none.
+# for each, what fails together shares all but its data, and an activation that has nothing to
+# repair costs none.
 
 # shellcheck source=lib-interface.sh
 . /tests/lib-interface.sh
@@ -29,6 +30,30 @@ scenario() {
 	make_disks 1
 	dmsetup create remap --table "$two 3 block_size 1 manual"
 	costs "with two spares" "$two"
+	drop_disks
+
+	make_disks 0
+	dmsetup create remap --table "$one 2 block_size 8"
+	failing_together
+}
+
+# failing_together: blocks that fail together.  A round that has no more time leaves some of
+# them to the next one.
+failing_together() {
+	local blocks=100 first=8000 reads rounds
+	null_bad main "$first-$((first + blocks * 8 - 1))"
+	disks=(spare)
+	reads=$(reads_of main)
+	cost dd if=/dev/zero of=/dev/mapper/remap bs=$((blocks * 4096)) count=1 seek=$((first * 512)) \
+		oflag=direct,seek_bytes status=none
+	reads=$(($(reads_of main) - reads)) rounds=$((flushes / 3))
+	equal "a write over $blocks bad blocks relocates them" used=$blocks "$(remap_values remap used)"
+	check "it brings all of their data, so main is read only to see that it answers" test "$reads" -le "$rounds"
+	check "they share their flushes, 3 for each of $rounds rounds" \
+		test $((flushes % 3)) -eq 0 -a $((rounds * 10)) -lt $blocks
+	# The slots of so many blocks lie in two pages at most.
+	check "the spare sees each block once, and $rounds times two copies of the pages that they touch" \
+		test "$writes" -ge $((blocks + 2)) -a "$writes" -le $((blocks + 4 * rounds))
 }
 
 # make_disks FUA: makes disks with a volatile cache that have FUA or not.
