@@ -42,6 +42,26 @@ where
     S: Deref<Target = [AtomicU64]>,
     R: Records + ?Sized,
 {
+    // Blocks are often relocated together with their neighbours: then those that are wanted are found near the first one, in
+    // less time than it takes to look at all records.
+    let near = range
+        .start()
+        .0
+        .saturating_add(index.used().0 / RECORDS_PER_LOOKUP);
+    let near = Block(near.min(range.end().0));
+    let mut from = Some(*range.start());
+    let mut filled = 0usize;
+    for place in buffer.iter_mut() {
+        let next = from.and_then(|from| index.next_relocated(records, from, near));
+        let Some((block, found)) = next else { break };
+        let slot = found.slot;
+        *place = Entry { block, slot };
+        filled = filled.saturating_add(1);
+        from = block.next();
+    }
+    if filled == buffer.len() || near == *range.end() {
+        return buffer.get(..filled).unwrap_or_default();
+    }
     let mut lowest = Lowest { buffer, filled: 0 };
     for_each_in_range(index, records, spares, range, |entry| lowest.offer(entry));
     lowest.sorted()
