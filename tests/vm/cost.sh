@@ -50,7 +50,7 @@ failing_together() {
 	equal "a write over $blocks bad blocks relocates them" used=$blocks "$(remap_values remap used)"
 	check "it brings all of their data, so main is read only to see that it answers" test "$reads" -le "$rounds"
 	check "they share their flushes, 3 for each of $rounds rounds" \
-		test $((flushes % 3)) -eq 0 -a $((rounds * 10)) -lt $blocks
+		test $((flushes % 3)) -eq 0 -a $((rounds * 4)) -lt $blocks
 	# The slots of so many blocks lie in two pages at most.
 	check "the spare sees each block once, and $rounds times two copies of the pages that they touch" \
 		test "$writes" -ge $((blocks + 2)) -a "$writes" -le $((blocks + 4 * rounds))

@@ -26,6 +26,7 @@ main() {
 	passed_on_too
 	path_is_down
 	is_offline
+	is_taken_away
 }
 
 # every_status: goes through the table, whose columns are the status, the errno, the
@@ -187,6 +188,13 @@ is_offline() {
 	main_is_gone "offline"
 	echo running >"$state"
 	main_is_back "offline"
+}
+
+# The kernel gives the disk up, and does not find it again.
+is_taken_away() {
+	echo 1 >"/sys/block/${disk##*/}/device/delete"
+	main_is_gone "taken away"
+	check "the device can be removed then" timeout 120 dmsetup remove remap
 }
 
 main_is_gone() {
