@@ -3,6 +3,7 @@
 # Swap on a device whose main fails while memory is short: what waits to be written to a bad
 # block is what has to be written before there is memory again.
 #
+# kernel: stock
 # vm: --mem 256
 # disk: 384M
 # disk: 64M
