@@ -38,6 +38,8 @@ use crate::remap::identity::Uuid;
 use crate::remap::page::check;
 use crate::remap::page::choose;
 use crate::remap::page::seal;
+use crate::remap::page::BothBad;
+use crate::remap::page::Choice;
 use crate::remap::page::Damage;
 use crate::remap::page::Name;
 use crate::remap::page::Other;
@@ -141,6 +143,14 @@ fn claim_devices(this: &Live<Remap>) -> Result {
 fn refuse(this: &Live<Remap>, why: impl core::fmt::Display) -> Error {
     pr_err!("{}: {}\n", this.log_name(), format_args!("{why}"));
     EINVAL
+}
+
+/// Refuses the spares because of a slot page.
+fn refuse_page(this: &Live<Remap>, spare: SpareIndex, page: PageNumber, bad: BothBad) -> Error {
+    refuse(this, format_args!(
+        "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
+        page.get()
+    ))
 }
 
 /// An activation under way.
@@ -437,12 +447,20 @@ impl<'a> Activation<'a> {
         let front = nth_page(&self.front, at).filter(|_| front_read);
         let back = nth_page(&self.back, at).filter(|_| back_read);
         let this = self.this;
-        let choice = choose(front, back, |page| examine(page, &name, metadata)).map_err(|bad| {
-            refuse(this, format_args!(
-                "slot page {} of {spare} cannot be used ({bad}): nothing was changed; give a good copy of the spare, or \"-\" in its place if there are others",
-                page.get()
-            ))
-        })?;
+        let choice = if front == back {
+            // Nearly always, so the entries are looked at only once: when they are taken over.
+            let front = front.ok_or(Damage::Unreadable);
+            let sequence = front.and_then(|front| slot_page::examine_head(front, &name, crc32c));
+            let same = |sequence| Choice {
+                newest: End::Front,
+                sequence,
+                other: Other::Same,
+            };
+            sequence.map(same).map_err(BothBad::alike)
+        } else {
+            choose(front, back, |page| examine(page, &name, metadata))
+        };
+        let choice = choice.map_err(|bad| refuse_page(this, spare, page, bad))?;
         let newest = choice.newest;
         if choice.repair() {
             self.repairs
@@ -479,7 +497,9 @@ impl<'a> Activation<'a> {
         let bytes = nth_page(buffer, at).ok_or(EINVAL)?;
         let extent = extent(metadata);
         for entry in slot_page::entries(bytes, page, slots_of(metadata, spare), &extent) {
-            let (number, entry) = entry.map_err(|_| EINVAL)?;
+            // Of copies that differ, and of a witness page, the entries were examined before.
+            let bad = |damage| refuse_page(self.this, spare, page, BothBad::alike(damage));
+            let (number, entry) = entry.map_err(bad)?;
             let slot = Slot::new(spare, number);
             match entry {
                 SlotEntry::Free => {}

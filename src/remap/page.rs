@@ -327,10 +327,7 @@ pub(super) fn match_copies(
                 choice(End::Front, front, Other::Same)
             } else {
                 let damage = Damage::Content("sequence number: the other copy has the same one");
-                Err(BothBad {
-                    front: damage,
-                    back: damage,
-                })
+                Err(BothBad::alike(damage))
             }
         }
         (Ok(front), Ok(back)) if front < back => choice(End::Back, back, Other::Older),
@@ -348,6 +345,16 @@ pub struct BothBad {
     pub front: Damage,
     /// What is wrong with copy B.
     pub back: Damage,
+}
+
+impl BothBad {
+    /// The same is wrong with both copies.
+    pub const fn alike(damage: Damage) -> Self {
+        Self {
+            front: damage,
+            back: damage,
+        }
+    }
 }
 
 impl fmt::Display for BothBad {

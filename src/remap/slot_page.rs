@@ -264,8 +264,19 @@ pub fn examine(
     extent: &Extent,
     crc: Crc32c,
 ) -> Result<Sequence, Damage> {
-    let sequence = check(page, name, crc)?;
+    let sequence = examine_head(page, name, crc)?;
     let number = name.subject.slot_page().ok_or(Damage::Misplaced)?;
+    entries(page, number, slots, extent).try_for_each(|entry| entry.map(|_| ()))?;
+    Ok(sequence)
+}
+
+/// Checks what [`examine`] checks, but for the entries.
+///
+/// # Errors
+///
+/// Why the page is not good.
+pub fn examine_head(page: &Page, name: &Name, crc: Crc32c) -> Result<Sequence, Damage> {
+    let sequence = check(page, name, crc)?;
     let moves = moves(page);
     if moves.automatic > moves.relocated {
         return Err(Damage::Content("number of relocated blocks"));
@@ -273,7 +284,6 @@ pub fn examine(
     if !is_zero(&take::<{ ENTRIES_AT - UNUSED_AT }>(page, UNUSED_AT)) {
         return Err(Damage::Content("reserved byte"));
     }
-    entries(page, number, slots, extent).try_for_each(|entry| entry.map(|_| ()))?;
     Ok(sequence)
 }
 
