@@ -5,6 +5,7 @@
 use crate::dm::target::Live;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
+use crate::health;
 use crate::relocator;
 use crate::relocator::Patience;
 use crate::remap::listing;
@@ -71,6 +72,7 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
             };
             pr_warn!("{}: scan failed because {why}\n", this.log_name());
         }),
+        Message::Health => Ok(health::write(this, reply)?),
         Message::Stats => Ok(status::write_stats(this, reply)?),
         Message::StatsReset => {
             status::reset_stats(this);

@@ -18,6 +18,7 @@ use crate::remap::geometry::PageCount;
 use crate::remap::geometry::PageNumber;
 use crate::remap::geometry::PAGE_BYTES;
 use crate::remap::geometry::PAGE_SECTORS;
+use crate::remap::health::Model;
 use crate::remap::options::Setting;
 use crate::remap::page::check;
 use crate::remap::page::seal;
@@ -30,6 +31,7 @@ use crate::remap::records::Records;
 use crate::remap::slot_page;
 use crate::remap::slot_page::Moves;
 use crate::remap::slot_page::SlotEntry;
+use crate::remap::superblock;
 use crate::remap::superblock::Progress;
 use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
@@ -42,6 +44,9 @@ use crate::sync::crc32c;
 use crate::sync::zeroed;
 use crate::table::Spares;
 use crate::target::Remap;
+use kernel::alloc::flags::GFP_ATOMIC;
+use kernel::alloc::flags::__GFP_NOWARN;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 
 /// How many slot pages are made ready at a time. Each step costs two superblocks and twice this many pages, once for ten
@@ -76,6 +81,8 @@ pub(crate) enum Outcome {
     OneCopy,
     /// It was not made.
     NotMade,
+    /// The same, because there was no memory for it: it may be made later.
+    Starved,
     /// Either state may be found.
     InDoubt,
 }
@@ -88,6 +95,8 @@ pub(crate) struct Metadata {
     members: [Option<KBox<Member>>; MAX_SPARES],
     /// The highest sequence number that a superblock of the set has, or that was tried.
     superblock_sequence: Option<Sequence>,
+    /// The health model as it is on the spares, or is to be.
+    model: [u8; Model::BYTES],
     /// Room for a page that is written.
     buffer: Buffer,
 }
@@ -101,23 +110,28 @@ struct Member {
     /// The highest sequence number that a slot page of the spare has, or that was tried.
     sequence: Option<Sequence>,
     /// How many blocks have moved, for each slot page up to the mark.
-    moves: VVec<Moves>,
+    moves: KVec<KBox<MovesOfPages>>,
 }
+
+/// What is known of slot pages that follow each other: as many as a kibibyte has room for.
+type MovesOfPages = [Moves; PAGES_TOGETHER];
+
+const PAGES_TOGETHER: usize = 1024 / core::mem::size_of::<Moves>();
 
 impl Member {
     /// How many blocks have moved to and from the slots of a page.
     fn moves(&mut self, page: PageNumber) -> Result<&mut Moves> {
-        let at = page.get().checked_sub(1).ok_or(EINVAL)?;
-        self.moves.get_mut(at as usize).ok_or(EINVAL)
+        let at = page.get().checked_sub(1).ok_or(EINVAL)? as usize;
+        let together = self.moves.get_mut(at / PAGES_TOGETHER).ok_or(EINVAL)?;
+        together.get_mut(at % PAGES_TOGETHER).ok_or(EINVAL)
     }
 
-    /// Makes room for what is known of the pages up to `mark`. A vector that grows by itself would have room for twice as many.
-    fn reserve(&mut self, mark: PageCount) -> Result {
-        let len = self.moves.len().max(mark.0 as usize);
-        let mut moves = VVec::with_capacity(len, GFP_KERNEL)?;
-        moves.extend_from_slice(&self.moves, GFP_KERNEL)?;
-        moves.resize(len, Moves::default(), GFP_KERNEL)?;
-        self.moves = moves;
+    /// Makes room for what is known of the pages up to `mark`.
+    fn reserve(&mut self, mark: PageCount, flags: Flags) -> Result {
+        while self.moves.len().saturating_mul(PAGES_TOGETHER) < mark.0 as usize {
+            let together = KBox::new([Moves::default(); PAGES_TOGETHER], flags)?;
+            self.moves.push(together, flags)?;
+        }
         Ok(())
     }
 }
@@ -129,6 +143,7 @@ impl Metadata {
             set,
             members: [const { None }; MAX_SPARES],
             superblock_sequence: sequence,
+            model: [0; Model::BYTES],
             buffer: Buffer::new(PAGE_BYTES)?,
         };
         Ok(KBox::new(metadata, GFP_KERNEL)?)
@@ -140,9 +155,9 @@ impl Metadata {
             superblock,
             page,
             sequence: None,
-            moves: VVec::new(),
+            moves: KVec::new(),
         };
-        member.reserve(superblock.slot_mark)?;
+        member.reserve(superblock.slot_mark, GFP_KERNEL)?;
         *self.members.get_mut(spare.get()).ok_or(EINVAL)? = Some(KBox::new(member, GFP_KERNEL)?);
         Ok(())
     }
@@ -184,7 +199,11 @@ impl Metadata {
             spare,
             update,
         };
-        let outcome = (self.commit_spare(&change, &slots)).unwrap_or(Outcome::NotMade);
+        let outcome = self.commit_spare(&change, &slots);
+        let outcome = outcome.unwrap_or_else(|error| match error {
+            error if error == ENOMEM => Outcome::Starved,
+            _ => Outcome::NotMade,
+        });
         if matches!(outcome, Outcome::Durable | Outcome::OneCopy) {
             for page in pages_of(&slots) {
                 let moves = change.moves(&slots, page);
@@ -399,7 +418,8 @@ impl Metadata {
         this.spare_device(spare).ok_or(ENXIO)?.flush()?;
         let member = self.member(spare)?;
         member.sequence = member.sequence.max(Some(Sequence::FIRST));
-        member.reserve(mark)?;
+        // Requests may wait for this.
+        member.reserve(mark, GFP_ATOMIC | __GFP_NOWARN)?;
         self.write_superblock(this, spare, |superblock| superblock.slot_mark = mark)
     }
 
@@ -447,6 +467,9 @@ impl Metadata {
         change(&mut superblock);
         superblock.set = set;
         superblock.sequence = sequence;
+        if superblock.state == State::Ready {
+            superblock::set_model(&mut member.page, self.model);
+        }
         superblock.encode(&mut member.page, crc32c);
         member.superblock = superblock;
         let device = this.spare_device(spare).ok_or(ENXIO)?;
@@ -465,13 +488,28 @@ impl Metadata {
         self.write_superblocks(this)
     }
 
-    /// Keeps how far the background pass has come, unless that is known already.
-    pub(crate) fn save_progress(&mut self, this: &Live<Remap>, progress: Progress) -> Result {
-        if self.set.progress == progress {
+    /// Keeps how far the background pass has come, and what the health model has learned, unless that is known already.
+    pub(crate) fn save_progress(
+        &mut self,
+        this: &Live<Remap>,
+        progress: Progress,
+        model: Option<[u8; Model::BYTES]>,
+    ) -> Result {
+        if self.set.progress == progress && model.is_none() {
             return Ok(());
         }
         self.set.progress = progress;
+        self.model = model.unwrap_or(self.model);
         self.write_superblocks(this)
+    }
+
+    /// The health model that the newest superblock has.
+    fn find_model(&mut self) {
+        let members = self.members.iter().flatten();
+        let ready = members.filter(|member| member.superblock.state == State::Ready);
+        if let Some(newest) = ready.max_by_key(|member| member.superblock.sequence) {
+            self.model = superblock::model(&newest.page);
+        }
     }
 
     /// Writes the superblocks of all spares, after what they say of the set has changed.

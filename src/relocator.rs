@@ -17,10 +17,12 @@ use crate::block::device::Buffer;
 use crate::block::noio;
 use crate::dm::request::DeferredList;
 use crate::dm::target::Live;
+use crate::health;
 use crate::metadata::Changed;
 use crate::metadata::Metadata;
 use crate::metadata::Outcome;
 use crate::metadata::Update;
+use crate::remap::fault::Fault;
 use crate::remap::listing;
 use crate::remap::options::Setting;
 use crate::remap::records::Entry;
@@ -36,6 +38,7 @@ use crate::remap::units::Cause;
 use crate::remap::units::LiveMask;
 use crate::remap::units::Sectors;
 use crate::remap::units::Slot;
+use crate::remap::units::SlotCount;
 use crate::remap::units::SlotState;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::UnixTime;
@@ -107,6 +110,8 @@ struct Job {
     slot: Slot,
     /// The slot that it had before, when its place there is bad.
     from: Option<Slot>,
+    /// Whether the place of `slot` was found to be bad.
+    slot_is_bad: bool,
     /// Why it moves.
     cause: Cause,
     /// What was live before.
@@ -128,6 +133,7 @@ impl Job {
             block,
             slot,
             from: None,
+            slot_is_bad: false,
             cause,
             before: live,
             after: live,
@@ -173,6 +179,7 @@ pub(crate) fn run<R>(
         patience,
         main_answered: Cell::new(false),
         spares_answered: [const { Cell::new(None) }; MAX_SPARES],
+        brief: false,
     })
 }
 
@@ -185,7 +192,7 @@ pub(crate) fn suspend(this: &Live<Remap>) {
         return;
     }
     if let Some(metadata) = relocator.metadata.as_mut() {
-        if metadata.save_progress(this, this.progress()).is_err() {
+        if (metadata.save_progress(this, this.progress(), this.health.to_save())).is_err() {
             metadata_failed(this, Mode::ReadOnly);
         }
     }
@@ -206,13 +213,49 @@ pub(crate) enum Patience {
     Forever,
 }
 
-impl Patience {
-    /// Whether memory may be waited for. The worker may not: what it works for may be what has to end for memory to become
-    /// free. It may use some of what the kernel keeps for such cases instead.
-    fn memory(self) -> Flags {
-        match self {
-            Self::UntilSignal => GFP_KERNEL,
-            Self::Forever => GFP_ATOMIC | __GFP_NOWARN,
+/// How memory is asked for by whoever has the relocator: without waiting, as a request that waits for the relocator may be what
+/// has to end for memory to become free. It may come from what the kernel keeps for such cases.
+fn memory() -> Flags {
+    GFP_ATOMIC | __GFP_NOWARN
+}
+
+/// How soon memory is asked for again.
+const MEMORY_INTERVAL: Delta = Delta::from_millis(20);
+
+/// The room that the index should have: twice what a section needs.
+const ROOM: SlotCount = SlotCount(2 * SECTION_BLOCKS as u32);
+
+/// Gives the index more room when it has little. Memory is waited for without the relocator.
+fn make_room(this: &Live<Remap>) -> Result {
+    let table = this.table().ok_or(EIO)?;
+    if table.has_room(ROOM) {
+        return Ok(());
+    }
+    let larger = table.larger_index()?;
+    run(this, Patience::UntilSignal, |session| {
+        // Somebody may have done so meanwhile.
+        if session.table.has_room(ROOM) {
+            return Ok(());
+        }
+        session.table.grow_into(larger)
+    })
+}
+
+/// Does what nobody waits for: asks how the device is, gives the index more room, and saves unreadable sectors of a block of which some could be read
+/// just now.
+pub(crate) fn maintain(this: &Live<Remap>) {
+    health::assess(this);
+    let healed = match this.take_block_to_heal() {
+        Some(block) if this.mode() == Mode::ReadWrite => {
+            run(this, Patience::UntilSignal, |session| session.heal(block))
+        }
+        _ => Ok(()),
+    };
+    // A suspended device has no request that waits, and sectors can be saved after the next read.
+    if let Err(error) = healed.and_then(|()| make_room(this)) {
+        if error != EBUSY && error != EIO {
+            let name = this.log_name();
+            crate::warn_ratelimited!("{name}: saving sectors or making room failed: {error:?}\n");
         }
     }
 }
@@ -326,7 +369,7 @@ pub(crate) fn change_progress(this: &Live<Remap>, change: impl Fn(&mut Progress)
         let mut progress = this.progress();
         change(&mut progress);
         let metadata = session.relocator.metadata.as_mut().ok_or(EIO)?;
-        let kept = metadata.save_progress(this, progress);
+        let kept = metadata.save_progress(this, progress, this.health.to_save());
         kept.inspect_err(|_| metadata_failed(this, Mode::ReadOnly))?;
         this.change_progress(change);
         Ok(())
@@ -344,17 +387,33 @@ fn in_sections(
     let mut result = Ok(());
     let mut next = Some(first);
     while let Some(first) = next {
-        let (following, outcome) = run(this, Patience::UntilSignal, |session| {
+        make_room(this)?;
+        let done = run(this, Patience::UntilSignal, |session| {
             session.check_wanted()?;
             session.check_writable()?;
             section(session, first, &mut jobs)
-        })?;
+        });
+        let (following, outcome) = match done {
+            // What was done stays done, and is passed over the next time.
+            Err(error) if error == ENOMEM => {
+                fsleep(MEMORY_INTERVAL);
+                (Some(first), Ok(()))
+            }
+            done => done?,
+        };
         result = result.and(outcome);
         next = postponed(&jobs).or(following);
         jobs.clear();
         give_way(this);
     }
     result
+}
+
+/// Where data comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Main,
+    Spare(SpareIndex),
 }
 
 /// The relocator at work.
@@ -368,6 +427,8 @@ pub(crate) struct Session<'a> {
     main_answered: Cell<bool>,
     /// Whether a spare has, when it was asked.
     spares_answered: [Cell<Option<bool>>; MAX_SPARES],
+    /// Whether sectors that cannot be read at once are left alone, and all of it is given up when somebody waits.
+    brief: bool,
 }
 
 impl Session<'_> {
@@ -488,8 +549,7 @@ impl Session<'_> {
             time: now(),
             cause,
         };
-        self.table
-            .insert(slot, &record, true, self.patience.memory())?;
+        self.table.insert(slot, &record, true, memory())?;
         Ok(Some(Job::new(block, slot, LiveMask::EMPTY, true, cause)))
     }
 
@@ -511,7 +571,7 @@ impl Session<'_> {
             time: replacement_time(former.time, now()).ok_or(ERANGE)?,
             cause: Cause::Spare,
         };
-        self.table.occupy(slot, &record, self.patience.memory())?;
+        self.table.occupy(slot, &record, memory())?;
         self.table
             .with_index(|index| index.set_moving(&self.table.spares, block));
         let mut job = Job::new(block, slot, found.live, true, Cause::Spare);
@@ -555,7 +615,18 @@ impl Session<'_> {
     fn finish(&mut self, jobs: &mut [Job]) {
         self.flush_spares(jobs);
         self.settle(jobs);
-        let relocated = jobs.iter().any(|job| job.whole && !job.stays());
+        let done = |job: &&Job| job.whole && !job.stays();
+        let relocated = jobs.iter().any(|job| done(&job));
+        for cause in [Cause::Read, Cause::Write, Cause::Scan, Cause::Spare] {
+            let blocks = jobs.iter().filter(done).filter(|job| job.cause == cause);
+            match blocks.count() {
+                0 => {}
+                blocks => {
+                    self.this.health.record(cause, blocks);
+                    self.this.queue_background(Delta::from_millis(0));
+                }
+            }
+        }
         self.serve_deferred();
         if relocated {
             self.this.event();
@@ -608,6 +679,7 @@ impl Session<'_> {
             return;
         }
         rcu::grace_period();
+        // Without the metadata the newer entries count all the same, and the older ones may be needed if those go bad.
         for slot in jobs.iter().filter_map(left) {
             self.retire(slot);
         }
@@ -621,11 +693,11 @@ impl Session<'_> {
                     counts: false,
                 })
             };
-            if slots().next().is_some() {
+            if slots().next().is_some() && self.this.mode() == Mode::ReadWrite {
                 let outcome = self.write_pages(spare, slots, Update::Free);
                 self.degrade_after(match outcome {
                     // The newer entries count, whether or not the older ones are gone.
-                    Outcome::InDoubt | Outcome::NotMade => Outcome::OneCopy,
+                    Outcome::InDoubt | Outcome::NotMade | Outcome::Starved => Outcome::OneCopy,
                     known => known,
                 });
             }
@@ -654,7 +726,8 @@ impl Session<'_> {
     /// Notes that a change of the metadata could not be made as it should.
     fn degrade_after(&self, outcome: Outcome) {
         let mode = match outcome {
-            Outcome::Durable => return,
+            Outcome::Durable | Outcome::Starved => return,
+            Outcome::NotMade if self.this.mode() != Mode::ReadWrite => return,
             Outcome::InDoubt => Mode::Failed,
             Outcome::OneCopy | Outcome::NotMade => Mode::ReadOnly,
         };
@@ -679,7 +752,11 @@ impl Session<'_> {
             rcu::grace_period();
         }
         for job in jobs.filter(|job| job.whole) {
-            self.free(job.slot);
+            if job.slot_is_bad {
+                self.retire(job.slot);
+            } else {
+                self.free(job.slot);
+            }
         }
     }
 
@@ -695,58 +772,86 @@ impl Session<'_> {
             .with_index(|index| index.clear_moving(&self.table.spares, block));
     }
 
-    /// Reads the sectors of `wanted` of the block that begins at `start` from main into the same places of the
-    /// buffer, and returns which of them could be read.
-    ///
-    /// # Errors
-    ///
-    /// See [`Self::check_wanted`].
-    fn read_main(&mut self, start: u64, wanted: LiveMask) -> Result<LiveMask> {
-        let read = self.read_from(self.main, start, wanted)?;
-        if read != LiveMask::EMPTY {
-            self.main_answered.set(true);
-        }
-        Ok(read)
-    }
-
     /// Reads the sectors of `wanted`, counted from `start` on a device, into the same places of the buffer, and returns which
     /// of them could be read: first all at once, then, where that fails, one logical block after the other, each of them several
     /// times.
     ///
     /// # Errors
     ///
-    /// See [`Self::check_wanted`]: a disk may take a minute for each attempt.
-    fn read_from(
-        &mut self,
-        device: &BlockDevice,
-        start: u64,
-        wanted: LiveMask,
-    ) -> Result<LiveMask> {
-        let unit = self.this.config.logical_sectors;
-        let attempts = 1 + self.this.options().read_retries.get();
-        let mut read = |at: usize, count: usize| {
-            let sector = start.checked_add(at as u64).ok_or(EINVAL)?;
-            device.read(sector, &mut self.relocator.buffer.sectors(at, count)?)
+    /// `EIO` when the device does not answer at all, its error when that is not of the medium and nobody has sent a message, who
+    /// would want the rest all the same; see also [`Self::check_wanted`]: a disk may take a minute for each attempt.
+    fn read_from(&mut self, origin: Origin, start: u64, wanted: LiveMask) -> Result<LiveMask> {
+        let this = self.this;
+        let device = match origin {
+            Origin::Main => self.main,
+            Origin::Spare(spare) => this.spare_device(spare).ok_or(ENXIO)?,
+        };
+        let unit = this.config.logical_sectors;
+        let attempts = match self.brief {
+            true => 1,
+            false => 1 + this.options().read_retries.get(),
         };
         let mut found = LiveMask::EMPTY;
         for (at, count) in runs(wanted) {
-            if read(at, count).is_ok() {
+            if self.read_once(device, start, at, count).is_ok() {
+                self.note_answer(origin);
                 found = found.union(mask(at, count));
                 continue;
             }
             let end = at + count;
             for at in (at..end).step_by(unit) {
                 let count = unit.min(end - at);
+                let before = found;
                 for _ in 0..attempts {
-                    check_wanted(self.this, self.patience)?;
-                    if read(at, count).is_ok() {
-                        found = found.union(mask(at, count));
-                        break;
+                    self.check_wanted()?;
+                    if self.brief && this.waiting.load(Ordering::Relaxed) > 0 {
+                        return Ok(found);
                     }
+                    match self.read_once(device, start, at, count) {
+                        Ok(()) => {
+                            self.note_answer(origin);
+                            found = found.union(mask(at, count));
+                            break;
+                        }
+                        Err(error) if self.must_stay(origin, error) => return Err(error),
+                        Err(_) => {}
+                    }
+                }
+                // A device that is gone must not be asked for sector after sector.
+                if found == before && !self.answers(origin) {
+                    return Err(EIO);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Whether a block must stay where it is after an error of a read: it is none of the medium, so what cannot be read now may be
+    /// later, and either nobody asked for the block to move, or what is left behind would be lost.
+    fn must_stay(&self, origin: Origin, error: Error) -> bool {
+        let asked_for = origin == Origin::Main && self.patience == Patience::UntilSignal;
+        !asked_for && requests::fault(error) == Fault::Elsewhere
+    }
+
+    /// Reads a part of what begins at `start` on a device into the same place of the buffer.
+    fn read_once(&mut self, device: &BlockDevice, start: u64, at: usize, count: usize) -> Result {
+        let sector = start.checked_add(at as u64).ok_or(EINVAL)?;
+        device.read(sector, &mut self.relocator.buffer.sectors(at, count)?)
+    }
+
+    /// Notes that a device has carried out something.
+    fn note_answer(&self, origin: Origin) {
+        if origin == Origin::Main {
+            self.main_answered.set(true);
+        }
+    }
+
+    /// Whether a device answers at all.
+    fn answers(&mut self, origin: Origin) -> bool {
+        match origin {
+            Origin::Main => self.main_answered.get() || self.try_main(),
+            Origin::Spare(spare) => self.spare_answers(spare),
+        }
     }
 
     /// Makes the data that was written to the slots of `jobs` stable; those whose spare fails to, fail.
@@ -755,8 +860,13 @@ impl Session<'_> {
             let on_spare = |job: &&mut Job| job.slot.spare() == spare && !job.stays();
             if jobs.iter_mut().any(|job| on_spare(&job)) {
                 if let Err(error) = self.spare(spare).and_then(BlockDevice::flush) {
+                    self.this.note_failing_spare(spare);
+                    // Another spare may take them, in the next section.
+                    let another = self.emptiest_spare();
+                    let another = another.is_some_and(|another| !self.this.has_failed(another));
                     for job in jobs.iter_mut().filter(on_spare) {
-                        job.error = Some(error);
+                        job.postponed = another && job.whole;
+                        job.error = (!job.postponed).then_some(error);
                     }
                 }
             }
@@ -781,12 +891,16 @@ impl Session<'_> {
             if slots().next().is_none() {
                 continue;
             }
-            let outcome = self.write_pages(spare, slots, update);
+            // After a copy was lost no further change is made.
+            let outcome = match self.this.mode() {
+                Mode::ReadWrite => self.write_pages(spare, slots, update),
+                Mode::ReadOnly | Mode::Failed => Outcome::NotMade,
+            };
             self.degrade_after(outcome);
             if outcome == Outcome::Durable || outcome == Outcome::OneCopy {
                 continue;
             }
-            if outcome == Outcome::NotMade {
+            if outcome == Outcome::NotMade || outcome == Outcome::Starved {
                 let not_made = jobs.iter().filter(|job| here(job));
                 match update {
                     Update::Occupy => self.undo(not_made),
@@ -794,7 +908,8 @@ impl Session<'_> {
                 }
             }
             for job in jobs.iter_mut().filter(|job| here(job)) {
-                job.error = Some(EIO);
+                job.postponed = outcome == Outcome::Starved;
+                job.error = (!job.postponed).then_some(EIO);
             }
         }
     }
@@ -937,8 +1052,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Saves the unreadable sectors of a block as far as they can be read now.
+    /// Saves the unreadable sectors of a block as far as they can be read at once.
     fn heal(&mut self, block: Block) -> Result {
+        self.brief = true;
+        self.check_wanted()?;
         self.check_writable()?;
         let relocated = self
             .table

@@ -9,6 +9,7 @@
 use crate::block::device::BlockDevice;
 use crate::block::device::Buffer;
 use crate::dm::target::Live;
+use crate::health;
 use crate::relocator;
 use crate::remap::fault::Fault;
 use crate::remap::message::ScanVerb;
@@ -149,10 +150,9 @@ pub(crate) fn state(this: &Live<Remap>) -> &'static str {
 
 /// Does what is to be done now, and sees to it that what comes next is done in time.
 pub(crate) fn work(this: &Live<Remap>) {
-    if let Some(delay) = next(this) {
-        if !this.is_suspending() {
-            this.queue_background(delay);
-        }
+    let delay = next(this).unwrap_or(health::HOUR);
+    if !this.is_suspending() {
+        this.queue_background(delay);
     }
 }
 
@@ -378,6 +378,7 @@ fn end(this: &Live<Remap>) -> Result {
             ..*progress
         }
     })?;
+    this.health.pass_ended();
     pr_info!("{}: a pass over main has ended\n", this.log_name());
     this.event();
     Ok(())

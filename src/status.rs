@@ -9,6 +9,7 @@ use crate::dm::device::Device;
 use crate::dm::target::Live;
 use crate::dm::target::StatusKind;
 use crate::dm::text::Text;
+use crate::remap::health::level::Level;
 use crate::remap::table_line::Line;
 use crate::remap::units::MAX_SPARES;
 use crate::scan;
@@ -58,7 +59,10 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
     let table = this.table();
     let block = table.map_or(0, |table| table.block_size.sectors().0);
     let used = table.map_or(0, |table| table.spares.used());
-    let total = table.map_or(0, |table| table.spares.slots());
+    let total = table.map_or(0, |table| {
+        let spares = &table.spares;
+        spares.slots().saturating_sub(spares.retired())
+    });
     write!(
         text,
         "mode={} health={} block={block} spares={}/{} used={used} total={total} unreadable={}",
@@ -89,23 +93,35 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         }
         None => text.write_str(" last_error=-")?,
     }
-    text.write_str(" exhaustion_days=-")
+    let exhaustion = this
+        .health
+        .report()
+        .and_then(|report| report.exhaustion.median);
+    match exhaustion {
+        Some(days) => write!(text, " exhaustion_days={}", days.0),
+        None => text.write_str(" exhaustion_days=-"),
+    }
 }
 
-/// The word for the health: what can be known without the background pass and its model.
-fn health(this: &Live<Remap>) -> &'static str {
-    match this.mode() {
-        Mode::Failed => "critical",
-        _ if online(this) < this.config.count.get() => "critical",
-        Mode::ReadOnly if !this.config.read_only => "critical",
-        _ => match this.fullness() {
-            Fullness::Room | Fullness::Low if this.has_failing_spare() => "replace",
-            Fullness::Room => "good",
-            Fullness::Low => "watch",
-            Fullness::VeryLow => "replace",
-            Fullness::Exhausted => "critical",
-        },
-    }
+/// The word for the health: the worst of what the mode, the spares and the model say.
+pub(crate) fn health(this: &Live<Remap>) -> &'static str {
+    let mode = match this.mode() {
+        Mode::Failed => Level::Critical,
+        Mode::ReadOnly if !this.config.read_only => Level::Critical,
+        _ if online(this) < this.config.count.get() || this.is_suspect() => Level::Critical,
+        _ => Level::Good,
+    };
+    let spares = match this.fullness() {
+        Fullness::Room | Fullness::Low if this.has_failing_spare() => Level::Replace,
+        Fullness::Room => Level::Good,
+        Fullness::Low => Level::Replace,
+        Fullness::VeryLow | Fullness::Exhausted => Level::Critical,
+    };
+    let model = this
+        .health
+        .report()
+        .map_or(Level::Good, |report| report.level);
+    mode.max(spares).max(model).name()
 }
 
 /// The number of counters that the message `stats` shows.

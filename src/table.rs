@@ -132,6 +132,13 @@ impl Spares {
         })
     }
 
+    /// How many slots are out of use for good.
+    pub(crate) fn retired(&self) -> u64 {
+        self.allocators().fold(0u64, |sum, spare| {
+            sum.saturating_add(spare.retired().0.into())
+        })
+    }
+
     /// How many slots cannot be given out.
     pub(crate) fn taken(&self) -> u64 {
         let free = self.present().map(|spare| self.free(spare));
@@ -247,19 +254,12 @@ impl Table {
         })
     }
 
-    /// Inserts a slot with its record into the index, which grows when it is full.
+    /// Inserts a slot with its record into the index. `ENOMEM` when that has no room: see [`Self::larger_index`].
     fn insert_word(&self, slot: Slot, moving: bool) -> Result {
-        let insert = || self.with_index(|index| index.insert(&self.spares, slot, moving));
-        let inserted = match insert() {
-            Err(InsertError::Full) => {
-                self.grow()?;
-                insert()
-            }
-            other => other,
-        };
+        let inserted = self.with_index(|index| index.insert(&self.spares, slot, moving));
         inserted.map_err(|error| match error {
             InsertError::Present => EEXIST,
-            InsertError::Full => ENOSPC,
+            InsertError::Full => ENOMEM,
             InsertError::BeyondMain | InsertError::UnknownSlot => EINVAL,
         })
     }
@@ -295,20 +295,20 @@ impl Table {
         LiveMask::first(self.block_size.sectors_of(block, self.main))
     }
 
-    /// Sees to it that the index need not grow for so many blocks more. Sleeps.
-    pub(crate) fn make_room(&self, blocks: SlotCount) -> Result {
-        if self.with_index(Index::room) < blocks {
-            self.grow()?;
-        }
-        Ok(())
+    /// Whether the index has room for so many blocks more.
+    pub(crate) fn has_room(&self, blocks: SlotCount) -> bool {
+        self.with_index(Index::room) >= blocks
     }
 
-    /// Publishes a larger index with the same contents.
-    fn grow(&self) -> Result {
-        let sizes = self.with_index(Index::next_sizes).ok_or(ENOSPC)?;
-        let larger = make_index(sizes)?;
+    /// Memory for an index with more room. Sleeps, and may be called by anybody.
+    pub(crate) fn larger_index(&self) -> Result<Arc<Index>> {
+        make_index(self.with_index(Index::next_sizes).ok_or(ENOSPC)?)
+    }
+
+    /// Publishes what [`Self::larger_index`] has given with the contents of the index of now. Sleeps.
+    pub(crate) fn grow_into(&self, larger: Arc<Index>) -> Result {
         let rebuilt = self.hold_index().rebuild_into(&self.spares, &larger);
-        rebuilt.map_err(|_| EINVAL)?;
+        rebuilt.map_err(|_| EAGAIN)?;
         self.index.replace(larger);
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::target::Target;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
+use crate::health::Health;
 use crate::latency::Latencies;
 use crate::message;
 use crate::metadata;
@@ -334,6 +335,9 @@ pub(crate) struct Remap {
     pub(crate) pace: Mutex<Pace>,
     /// What passes have noticed.
     pub(crate) noticed: Noticed,
+    /// How long the spares may last.
+    #[pin]
+    pub(crate) health: Health,
     /// How far the background pass has come.
     #[pin]
     progress: SpinLock<Progress>,
@@ -684,10 +688,15 @@ impl Live<Remap> {
                     self.queue_work();
                     return mapped;
                 }
-                Place::Lost => {
+                Place::Lost if request.operation() == Operation::Read => {
                     drop(guard);
-                    return request.complete(Status::MEDIUM, tag.into_word());
+                    return request.complete(Status::MEDIUM, tag.dead().into_word());
                 }
+                // What is to be forgotten is on main, if anywhere.
+                Place::Lost => match self.device(MAIN) {
+                    Some(main) => return request.remap(main, start.0, tag.into_word()),
+                    None => break,
+                },
                 Place::Missing { .. } => break,
                 Place::Moving => {
                     // The lock must not be taken with preemption disabled. The request is counted, so no drain that
@@ -712,7 +721,8 @@ impl Live<Remap> {
             }
         }
         drop(guard);
-        request.complete(Status::IO_ERROR, tag.into_word())
+        // It is not sent to any device, so there is nothing that could be done about it.
+        request.complete(Status::IO_ERROR, tag.dead().into_word())
     }
 }
 
@@ -755,6 +765,7 @@ impl Target for Remap {
             options <- new_spinlock!(options, "dm_remap_options"),
             pace <- new_mutex!(Pace::new(), "dm_remap_pace"),
             noticed: Noticed::new(),
+            health <- Health::new(),
             progress <- new_spinlock!(Progress::default(), "dm_remap_progress"),
             baseline <- new_spinlock!([0; status::COUNTERS], "dm_remap_baseline"),
             relocator <- new_mutex!(Relocator::new()?, "dm_remap_relocator"),
@@ -798,6 +809,7 @@ impl Target for Remap {
     }
 
     fn background(this: &Live<Self>) {
+        relocator::maintain(this);
         scan::work(this);
     }
 
@@ -810,6 +822,8 @@ impl Target for Remap {
 
     fn resume(this: &Live<Self>) {
         this.relocator.lock().running = true;
+        // Main may be suspected of being gone.
+        this.queue_work();
         this.queue_background(Delta::from_millis(0));
     }
 
@@ -905,7 +919,7 @@ impl Live<Remap> {
             if let Some(block) = block {
                 self.heal
                     .store(u64::from(block.0).saturating_add(1), Ordering::Relaxed);
-                self.queue_work();
+                self.queue_background(Delta::from_millis(0));
             }
         }
         ended.finish()

@@ -29,6 +29,14 @@ pub(crate) enum Operation {
     Other,
 }
 
+/// Which sectors and pages a bio is for, its `bi_flags`, and its `bi_opf`.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    iter: bindings::bvec_iter,
+    flags: u16,
+    operation: bindings::blk_opf_t,
+}
+
 /// A bio that this module may read and change.
 ///
 /// The one-machine-word `tag` is `bi_private`, which belongs to whoever has set `bi_end_io`; device mapper
@@ -180,23 +188,30 @@ impl Bio {
         unsafe { (*self.as_ptr()).bi_opf &= !POLLED };
     }
 
-    /// Which sectors and pages the bio is for, and its `bi_flags`: what drivers change while they have it.
+    /// What drivers change of the bio while they have it.
     #[inline(always)]
-    pub(crate) fn position(&self) -> (bindings::bvec_iter, u16) {
+    pub(crate) fn position(&self) -> Position {
         // SAFETY: By the type invariant the bio is live.
         let iter = unsafe { (*self.as_ptr()).bi_iter };
         // SAFETY: As above.
         let flags = unsafe { (*self.as_ptr()).bi_flags };
-        (iter, flags)
+        Position {
+            iter,
+            flags,
+            operation: self.flags(),
+        }
     }
 
     /// Makes the bio, which has ended, one that was never sent to a device: `dm_bio_restore()` of
-    /// `drivers/md/dm-bio-record.h`. Integrity metadata is not offered, and `bi_end_io` is device mapper's.
-    pub(crate) fn restore(&mut self, iter: bindings::bvec_iter, flags: u16) {
+    /// `drivers/md/dm-bio-record.h`, and the flags of the operation, of which `submit_bio_noacct()` takes some away. Integrity
+    /// metadata is not offered, and `bi_end_io` is device mapper's.
+    pub(crate) fn restore(&mut self, position: Position) {
         // SAFETY: By the type invariant the bio is live and nobody else changes it.
-        unsafe { (*self.as_ptr()).bi_iter = iter };
+        unsafe { (*self.as_ptr()).bi_iter = position.iter };
         // SAFETY: As above.
-        unsafe { (*self.as_ptr()).bi_flags = flags };
+        unsafe { (*self.as_ptr()).bi_flags = position.flags };
+        // SAFETY: As above.
+        unsafe { (*self.as_ptr()).bi_opf = position.operation };
         // SAFETY: As above. No other part of it is under way.
         unsafe { (*self.as_ptr()).__bi_remaining.counter = 1 };
     }

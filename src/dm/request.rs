@@ -5,9 +5,11 @@
 use crate::bindings;
 use crate::block::bio::Bio;
 use crate::block::bio::Operation;
+use crate::block::bio::Position;
 use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
+use crate::sync::rcu;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -206,6 +208,7 @@ impl Deferred {
     /// Sends the request to `sector` of a device of the same instance.
     pub(crate) fn submit(self, device: &Device, sector: u64, tag: usize) {
         let mut bio = self.into_bio();
+        bio.set_status(Status::OK);
         bio.set_tag(tag);
         bio.set_place(device.block_device(), sector);
         // SAFETY: By the type invariant the target owes device mapper this clone, and it has its device; it is
@@ -436,8 +439,7 @@ impl Drop for DeferredStack {
 /// mapper has for each clone.
 #[derive(Clone, Copy)]
 pub(super) struct Saved {
-    iter: bindings::bvec_iter,
-    flags: u16,
+    position: Position,
     /// When it was sent: [`now`], or [`NO_TIME`].
     sent: i64,
 }
@@ -469,11 +471,11 @@ unsafe fn saved(bio: &Bio) -> *mut Saved {
 /// As for [`saved`].
 #[inline(always)]
 unsafe fn save(bio: &Bio, sent: i64) {
-    let (iter, flags) = bio.position();
+    let position = bio.position();
     // SAFETY: By the requirements of this function.
     let place = unsafe { saved(bio) };
     // SAFETY: The memory is this clone's; device mapper aligns it for any type.
-    unsafe { place.write(Saved { iter, flags, sent }) };
+    unsafe { place.write(Saved { position, sent }) };
 }
 
 /// A request whose I/O has ended, as the completion callback has it.
@@ -492,6 +494,8 @@ pub(crate) struct Ended<'r> {
 #[must_use]
 pub(crate) struct Finished<'r> {
     result: c_int,
+    /// What keeps the table after a request of it has gone to somebody else, who may end it at once.
+    _guard: Option<rcu::Guard>,
     _brand: Brand<'r>,
 }
 
@@ -558,22 +562,28 @@ impl<'r> Ended<'r> {
     pub(crate) fn finish(self) -> Finished<'r> {
         Finished {
             result: bindings::DM_ENDIO_DONE as c_int,
+            _guard: None,
             _brand: PhantomData,
         }
     }
 
     /// Takes the request back, as it was before it was sent to a device: whoever has the [`Deferred`] deals with it from
     /// now on. It has its status still.
+    ///
+    /// That may be before the callback has returned, and then nothing of the request keeps device mapper from taking the table
+    /// away any more. So the [`Finished`] has an RCU read-side critical section: device mapper waits for those in
+    /// `dm_sync_table()` before it destroys a table.
     pub(crate) fn keep(mut self, tag: usize) -> (Deferred, Finished<'r>) {
         // SAFETY: By the type invariant.
         let saved = unsafe { saved(&self.bio) };
         // SAFETY: By the type invariant it was written.
-        let Saved { iter, flags, .. } = unsafe { saved.read() };
-        self.bio.restore(iter, flags);
+        let Saved { position, .. } = unsafe { saved.read() };
+        self.bio.restore(position);
         self.bio.set_tag(tag);
         self.bio.clear_polled();
         let finished = Finished {
             result: bindings::DM_ENDIO_INCOMPLETE as c_int,
+            _guard: Some(rcu::Guard::new()),
             _brand: PhantomData,
         };
         // INVARIANT: The callback will tell device mapper that the target deals with the bio, as the brand leaves it no

@@ -575,7 +575,9 @@ impl<T: Target> Callbacks<T> {
         bio: *mut bindings::bio,
         _error: *mut bindings::blk_status_t,
     ) -> c_int {
-        // SAFETY: Device mapper calls the destructor after all requests have ended.
+        // SAFETY: Device mapper calls the destructor after all requests have ended, so while this one is not given away;
+        // whoever gives it away gets an RCU read-side critical section, which ends in `into_raw` and for which
+        // `dm_sync_table()` waits before the destructor.
         let live = unsafe { Self::live(ti) };
         // SAFETY: By the requirements of this function the bio is valid, so not null.
         let bio = unsafe { NonNull::new_unchecked(bio) };

@@ -292,6 +292,7 @@ impl<'a> Activation<'a> {
                 }
             }
         }
+        metadata.find_model();
         let table = self.make_table(&metadata)?;
         let mut missing = false;
         for (spare, member) in set.spares.spares().zip(existing.members.iter().flatten()) {
@@ -386,6 +387,7 @@ impl<'a> Activation<'a> {
         );
         self.this.counts.count(self.moved);
         self.this.set_progress(metadata.set.progress);
+        self.this.health.load(&metadata.model);
         status::reset_stats(self.this);
         self.this.set_table(table, self.unreadable);
     }

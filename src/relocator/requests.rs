@@ -9,12 +9,16 @@
 //! Nothing here waits for memory, see [`Session::round`].
 
 use super::mask;
+use super::memory;
 use super::now;
 use super::run;
 use super::runs;
 use super::Job;
+use super::Origin;
 use super::Patience;
 use super::Session;
+use super::MEMORY_INTERVAL;
+use super::ROOM;
 use super::SECTION_BLOCKS;
 use super::SECTION_TIME;
 use crate::block::bio::Operation;
@@ -37,8 +41,6 @@ use crate::remap::units::Cause;
 use crate::remap::units::LiveMask;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
-use crate::remap::units::Slot;
-use crate::remap::units::SlotCount;
 use crate::remap::units::SpareIndex;
 use crate::setup::MAIN;
 use crate::sync::rcu;
@@ -62,17 +64,12 @@ const ZEROED_BLOCKS: u64 = 4096;
 /// How many slots are tried for a block before it counts as one that no spare can take.
 const SLOTS_TRIED: usize = 4;
 
-/// How many failures of main without a success in between raise the question whether it is there at all.
-const FAILURES_BEFORE_PROBE: u32 = 3;
+/// How many requests that fail together with plain I/O errors, and work when they are tried again, say nothing about the places
+/// that they went to: a bus may have been reset.
+const BURST: usize = 8;
 
 /// How many places of a disk are asked whether it is there, besides its first and its last sector.
 const PROBES: usize = 4;
-
-/// The room that the index has before a round: each of its blocks may be a new one.
-const ROOM: SlotCount = SlotCount(2 * SECTION_BLOCKS as u32);
-
-/// How soon memory is asked for again.
-const MEMORY_INTERVAL: Delta = Delta::from_millis(20);
 
 /// How soon a disk that was gone is asked again.
 const PROBE_INTERVAL: Delta = Delta::from_millis(1000);
@@ -97,6 +94,8 @@ enum Verdict {
     Waits(Deferred),
     /// The same, but not all of its blocks could be marked: it has to be looked at again.
     Again(Deferred),
+    /// The same, because there is no memory for it.
+    Starves(Deferred),
 }
 
 /// Why a piece of a request is not done.
@@ -111,9 +110,9 @@ impl Session<'_> {
     /// Deals with requests that have to wait no longer, and with a round of those that failed. Says whether there are more to be
     /// dealt with now.
     ///
-    /// The records of new slots are 4352 bytes for 256 of them. When there is no memory for them, the requests are put
-    /// off: those that end before them, and whoever else is at work, may free some. The index has room for all blocks of a
-    /// round, and gets more when the requests of the round have ended.
+    /// The records of new slots are 4352 bytes for 256 of them. When there is no memory for them, or no room in the index, the
+    /// requests that need them are put off: those that end before them, and whoever else is at work, may free some. The index
+    /// gets its room from [`super::maintain`], ahead of time.
     fn round(&mut self) -> bool {
         self.serve_deferred();
         self.this.failed.move_to(&mut self.relocator.pending);
@@ -121,8 +120,11 @@ impl Session<'_> {
         let mut jobs = core::mem::replace(&mut self.relocator.jobs, KVec::new());
         let mut requests = DeferredList::new();
         let mut again = DeferredList::new();
-        let mut short_of_memory = false;
+        let plain = |request: &DeferredRef<'_>| request.status() == Status::IO_ERROR;
+        let pending = self.relocator.pending.iter().filter(plain);
+        let burst = pending.take(BURST + 1).count() > BURST;
         let begun = Instant::<Monotonic>::now();
+        let mut short_of_memory = false;
         for _ in 0..ROUND_REQUESTS {
             let Some(request) = self.relocator.pending.pop() else {
                 break;
@@ -132,13 +134,13 @@ impl Session<'_> {
                 self.end(request, status);
                 continue;
             }
-            match self.examine(request, &mut jobs) {
+            match self.examine(request, &mut jobs, burst, begun) {
                 Verdict::Ends(request, status) => self.end(request, status),
                 Verdict::Waits(request) => requests.push(request),
-                Verdict::Again(request) => {
+                Verdict::Again(request) => again.push(request),
+                Verdict::Starves(request) => {
+                    short_of_memory = true;
                     again.push(request);
-                    short_of_memory = jobs.len() < SECTION_BLOCKS;
-                    break;
                 }
             }
             if begun.elapsed() > SECTION_TIME {
@@ -152,7 +154,9 @@ impl Session<'_> {
         while let Some(request) = requests.pop() {
             match self.conclude(request, &jobs) {
                 Verdict::Ends(request, status) => self.end(request, status),
-                Verdict::Waits(request) | Verdict::Again(request) => unfinished.push(request),
+                Verdict::Waits(request) | Verdict::Again(request) | Verdict::Starves(request) => {
+                    unfinished.push(request);
+                }
             }
         }
         jobs.clear();
@@ -161,14 +165,9 @@ impl Session<'_> {
             unfinished.push(request);
         }
         self.relocator.pending = unfinished;
-        if let Some(block) = self.this.take_block_to_heal() {
-            if let Err(error) = self.heal(block) {
-                let name = self.this.log_name();
-                crate::warn_ratelimited!("{name}: saving sectors failed: {error:?}\n");
-            }
+        if !self.table.has_room(ROOM) {
+            self.this.queue_background(Delta::from_millis(0));
         }
-        // When it cannot grow now, it does when it must.
-        let _ = self.table.make_room(ROOM);
         if short_of_memory {
             self.this.queue_work_after(MEMORY_INTERVAL);
         }
@@ -279,36 +278,44 @@ impl Session<'_> {
     }
 
     /// Looks at a request piece by piece: does what can be done where the pieces live, and marks the blocks that
-    /// have to move.
-    fn examine(&mut self, mut request: Deferred, jobs: &mut KVec<Job>) -> Verdict {
+    /// have to move. The round has begun at `begun`; with `burst` so many requests have failed together that one which works now
+    /// says nothing about its place.
+    fn examine(
+        &mut self,
+        mut request: Deferred,
+        jobs: &mut KVec<Job>,
+        burst: bool,
+        begun: Instant<Monotonic>,
+    ) -> Verdict {
         let start = self.start_of(&request);
         let len = u64::from(request.sectors());
-        let direction = super::direction(request.operation());
+        let operation = request.operation();
+        let direction = super::direction(operation);
         let size = self.table.block_size;
-        let last = start.last_of(Sectors(len));
-        let one_block = size.block_of(start) == size.block_of(last);
+        let one_block = size.block_of(start) == size.block_of(start.last_of(Sectors(len)));
         let blocks = len / size.sectors().0;
-        if request.operation() == Operation::WriteZeroes && blocks > ZEROED_BLOCKS {
+        if operation == Operation::WriteZeroes && blocks > ZEROED_BLOCKS {
             // Whoever sent it writes zeroes then, and may do so even though they fail.
             return Verdict::Ends(request, Status::NOT_SUPPORTED);
         }
-        // Where a request has failed that lies in one block is known: there is nothing to narrow down.
-        // But it may have failed in a place that its block has left since, or while all of main was gone.
+        // Where a request has failed that lies in one block is known, unless it did in a place that its block has left since, or
+        // while all of main was gone.
         let tag = Tag::from_word(request.tag());
-        let known = (one_block && request.status() != Status::OK)
-            .then(|| tag.is_on_spare())
-            .filter(|on_spare| match on_spare {
-                true => tag.departures() == self.this.departures(),
-                false => !tag.is_doubtful(),
-            });
-        let mut failures = 0;
+        let failed_in_one_block = one_block && request.status() != Status::OK;
+        let slot_is_bad =
+            failed_in_one_block && tag.is_on_spare() && tag.departures() == self.this.departures();
+        let failed_on_main = failed_in_one_block && !tag.is_on_spare() && !tag.is_doubtful();
+        let medium = request.status() == Status::MEDIUM;
         let mut waits = false;
         let mut done = 0;
         while done < len {
             let (at, piece) = self.piece(start, done, len, direction);
-            let trouble = match piece.place {
-                Place::Main if known == Some(false) => Err(Trouble::Block(cause(direction))),
-                Place::Spare { .. } if known == Some(true) => Err(Trouble::Block(Cause::Spare)),
+            let outcome = match piece.place {
+                // Of many that fail together some may work now.
+                Place::Main if failed_on_main && (medium || !burst) => {
+                    Err(Trouble::Block(cause(direction)))
+                }
+                Place::Spare { .. } if slot_is_bad => Err(Trouble::Block(Cause::Spare)),
                 Place::Main | Place::Spare { .. } => self.transfer(&mut request, done, at, piece),
                 Place::Dead { .. } if direction == Direction::Write => {
                     Err(Trouble::Block(Cause::Write))
@@ -327,33 +334,30 @@ impl Session<'_> {
                     }
                 }
             };
-            match trouble {
-                Ok(()) => {}
+            let cause = match outcome {
+                Ok(()) => None,
                 Err(Trouble::Fails(status)) => return Verdict::Ends(request, status),
-                Err(Trouble::Block(cause)) => {
-                    failures += u32::from(known.is_none());
-                    if failures >= FAILURES_BEFORE_PROBE
-                        && !self.main_answered.get()
-                        && !self.try_main()
-                    {
+                Err(Trouble::Block(cause)) => Some(cause),
+            };
+            if let (Some(cause), Some(block)) = (cause, size.block_of(at)) {
+                match self.mark(block, piece.place, cause, jobs) {
+                    Ok(true) => waits = true,
+                    Ok(false) => return Verdict::Again(request),
+                    Err(error) if error == ENOMEM => return Verdict::Starves(request),
+                    // What can be read is read, also when it cannot be saved.
+                    Err(_)
+                        if operation == Operation::Read
+                            && self.insist(&mut request, done, at, piece) => {}
+                    Err(_) => {
                         let status = failure(&request);
                         return Verdict::Ends(request, status);
-                    }
-                    let Some(block) = size.block_of(at) else {
-                        return Verdict::Ends(request, Status::IO_ERROR);
-                    };
-                    match self.mark(block, piece.place, cause, jobs) {
-                        Ok(true) => waits = true,
-                        Ok(false) => return Verdict::Again(request),
-                        Err(error) if error == ENOMEM => return Verdict::Again(request),
-                        Err(_) => {
-                            let status = failure(&request);
-                            return Verdict::Ends(request, status);
-                        }
                     }
                 }
             }
             done = done.saturating_add(piece.len.0);
+            if waits && done < len && begun.elapsed() > SECTION_TIME {
+                return Verdict::Again(request);
+            }
         }
         if waits {
             Verdict::Waits(request)
@@ -361,6 +365,18 @@ impl Session<'_> {
             let status = self.make_stable(&request);
             Verdict::Ends(request, status)
         }
+    }
+
+    /// Tries to read a piece as often as a sector is tried before it counts as unreadable.
+    fn insist(&mut self, request: &mut Deferred, done: u64, at: Sector, piece: Piece) -> bool {
+        if matches!(
+            piece.place,
+            Place::Moving | Place::Missing { .. } | Place::Lost
+        ) {
+            return false;
+        }
+        let attempts = 1 + self.this.options().read_retries.get();
+        (0..attempts).any(|_| self.transfer(request, done, at, piece).is_ok())
     }
 
     /// Reads or writes a piece of a request where it lives, and waits for it.
@@ -377,7 +393,7 @@ impl Session<'_> {
             Operation::Write | Operation::WriteZeroes => self
                 .take_data(request, done, count)
                 .and_then(|()| self.write_piece(piece.place, at, count)),
-            _ => Err(EIO),
+            _ => Err(EOPNOTSUPP),
         };
         let trouble = match result {
             Ok(()) if request.operation() == Operation::Read => {
@@ -593,29 +609,31 @@ impl Session<'_> {
             };
             let spare = job.slot.spare();
             self.this.note_failing_spare(spare);
+            // A spare that is away is not bad.
+            job.slot_is_bad = fault(error) != Fault::Elsewhere && self.spare_answers(spare);
             if tried == SLOTS_TRIED {
                 return Err(error);
             }
             tried += 1;
-            let fault = match self.spare_answers(spare) {
-                true => fault(error),
-                false => Fault::Elsewhere,
-            };
-            self.take_another_slot(job, fault)?;
+            self.take_another_slot(job, error)?;
         }
     }
 
-    /// Gives a block that is marked as moving another slot, because the one that it had is bad.
-    fn take_another_slot(&mut self, job: &mut Job, fault: Fault) -> Result {
+    /// Gives a block that is marked as moving another slot, because the one that it had could not be written.
+    ///
+    /// # Errors
+    ///
+    /// `error` when no other slot is any better; `ENOSPC` when there is none.
+    fn take_another_slot(&mut self, job: &mut Job, error: Error) -> Result {
         let bad = job.slot;
         let former = self.table.spares.record(bad).ok_or(EINVAL)?;
         let leaves = !job.whole;
         let other = self.emptiest_of(|spare| *spare != bad.spare());
-        if fault == Fault::Elsewhere && (leaves || other.is_none()) {
-            // The spare is not there: no other slot of it is any better, and what it holds must not be given up.
-            return Err(EIO);
+        // A block stays in a slot that may be good, as what lives there would have to be read.
+        if !job.slot_is_bad && (leaves || other.is_none()) {
+            return Err(error);
         }
-        let slot = self.free_slot(other)?;
+        let slot = (self.free_slot(other)).inspect_err(|_| self.this.note_refusal())?;
         let time = if leaves {
             replacement_time(former.time, now()).ok_or(ERANGE)?
         } else {
@@ -627,12 +645,13 @@ impl Session<'_> {
             time,
             ..former
         };
-        self.table.occupy(slot, &record, self.patience.memory())?;
+        self.table.occupy(slot, &record, memory())?;
         job.slot = slot;
         if leaves {
             job.from = Some(bad);
             job.cause = Cause::Spare;
             job.whole = true;
+            job.slot_is_bad = false;
             return Ok(());
         }
         if job.from.is_none() {
@@ -641,11 +660,12 @@ impl Session<'_> {
                 .with_index(|index| index.replace(&self.table.spares, slot, true));
             rcu::grace_period();
         }
-        if fault == Fault::Elsewhere {
-            self.free(bad);
-        } else {
+        if job.slot_is_bad {
             self.retire(bad);
+        } else {
+            self.free(bad);
         }
+        job.slot_is_bad = false;
         Ok(())
     }
 
@@ -661,8 +681,10 @@ impl Session<'_> {
         });
         let mut live = job.before;
         if let Some(former) = job.from {
+            let start = self.slot_sector(former)?;
+            let origin = Origin::Spare(former.spare());
             let wanted = job.before.without(covered);
-            live = self.read_slot(former, wanted)?;
+            live = self.read_from(origin, start, wanted)?;
             if live != wanted && !self.ask_spare(former.spare()) {
                 // Nothing is lost yet: the spare may come back.
                 return Err(EIO);
@@ -678,7 +700,7 @@ impl Session<'_> {
                 .without(job.before)
                 .without(covered);
             let start = self.table.block_size.first_sector(job.block).0;
-            let read = self.read_main(start, wanted)?;
+            let read = self.read_from(Origin::Main, start, wanted)?;
             if let Err(failed) = self.write_slot_masked(job, read) {
                 return Ok(Err(failed));
             }
@@ -740,9 +762,9 @@ impl Session<'_> {
             return Verdict::Again(request);
         }
         let failed = jobs.iter().filter(mine).any(|job| job.error.is_some());
-        // What is durable in one copy only is not acknowledged.
         let writes = super::direction(request.operation()) == Direction::Write;
-        if failed || writes && self.this.mode() != Mode::ReadWrite {
+        // What is durable in one copy only is not acknowledged.
+        if writes && (failed || self.this.mode() != Mode::ReadWrite) {
             let status = failure(&request);
             return Verdict::Ends(request, status);
         }
@@ -757,15 +779,14 @@ impl Session<'_> {
             let (at, piece) = self.piece(start, done, len, Direction::Read);
             let moved = |job: &Job| self.table.block_size.block_of(at) == Some(job.block);
             if jobs.iter().any(moved) {
-                let read = match piece.place {
-                    Place::Spare { .. } => self.transfer(&mut request, done, at, piece),
-                    _ => Err(Trouble::Fails(Status::MEDIUM)),
+                let status = match piece.place {
+                    Place::Spare { .. } if self.insist(&mut request, done, at, piece) => None,
+                    // Its block could not be moved, but it may be read.
+                    Place::Main if self.insist(&mut request, done, at, piece) => None,
+                    Place::Dead { .. } | Place::Lost => Some(Status::MEDIUM),
+                    _ => Some(failure(&request)),
                 };
-                if let Err(trouble) = read {
-                    let status = match trouble {
-                        Trouble::Fails(status) => status,
-                        Trouble::Block(_) => Status::MEDIUM,
-                    };
+                if let Some(status) = status {
                     return Verdict::Ends(request, status);
                 }
             }
@@ -776,8 +797,8 @@ impl Session<'_> {
 
     /// Asks main whether it is there. If it does not answer, it is suspected of being gone until it does, and is asked again from
     /// time to time.
-    fn try_main(&mut self) -> bool {
-        let answered = self.answers(self.main, self.table.main.0);
+    pub(super) fn try_main(&mut self) -> bool {
+        let answered = self.device_answers(self.main, self.table.main.0);
         if answered {
             self.main_answered.set(true);
         }
@@ -789,7 +810,7 @@ impl Session<'_> {
     }
 
     /// Whether a spare is there: it is asked once in a session.
-    fn spare_answers(&mut self, spare: SpareIndex) -> bool {
+    pub(super) fn spare_answers(&mut self, spare: SpareIndex) -> bool {
         let known = self.spares_answered.get(spare.get());
         match known.and_then(Cell::get) {
             Some(answered) => answered,
@@ -800,7 +821,7 @@ impl Session<'_> {
     /// Asks a spare whether it is there.
     fn ask_spare(&mut self, spare: SpareIndex) -> bool {
         let device = self.this.spare_device(spare);
-        let answered = device.is_some_and(|device| self.answers(device, device.sectors()));
+        let answered = device.is_some_and(|device| self.device_answers(device, device.sectors()));
         if let Some(known) = self.spares_answered.get(spare.get()) {
             known.set(Some(answered));
         }
@@ -811,7 +832,7 @@ impl Session<'_> {
     }
 
     /// Asks a device of some sectors whether it is there: its ends, and some places in between that nothing is known against.
-    fn answers(&mut self, device: &BlockDevice, sectors: u64) -> bool {
+    fn device_answers(&mut self, device: &BlockDevice, sectors: u64) -> bool {
         let unit = self.this.config.logical_sectors as u64;
         let units = sectors.checked_div(unit).unwrap_or(0);
         let somewhere = (0..PROBES).map(|_| crate::sync::random().checked_rem(units).unwrap_or(0));
@@ -822,13 +843,6 @@ impl Session<'_> {
             let data = self.relocator.other.sectors(0, unit as usize);
             data.is_ok_and(|mut data| device.read(place.saturating_mul(unit), &mut data).is_ok())
         })
-    }
-
-    /// Reads the sectors of `wanted` of a slot into the same places of the buffer, and returns which of them could be read.
-    fn read_slot(&mut self, slot: Slot, wanted: LiveMask) -> Result<LiveMask> {
-        let start = self.slot_sector(slot)?;
-        let device = self.this.spare_device(slot.spare()).ok_or(ENXIO)?;
-        self.read_from(device, start, wanted)
     }
 
     /// Ends a request that was counted, whether or not it had failed before.
@@ -845,7 +859,7 @@ impl Session<'_> {
 struct SlotFailed(Error);
 
 /// What an error says about the medium.
-fn fault(error: Error) -> Fault {
+pub(super) fn fault(error: Error) -> Fault {
     Fault::of(error.to_errno().wrapping_neg())
 }
 

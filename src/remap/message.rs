@@ -19,6 +19,7 @@ scan pause                 interrupt it
 scan resume                go on with it
 scan stop                  end it
 scan status                how far it has come
+health                     how long the spares may last
 stats                      counters and latencies
 stats reset                begin to count anew
 sync                       wait until all metadata is on stable media
@@ -104,6 +105,8 @@ pub enum Message {
     Set(Setting),
     /// Control the background pass.
     Scan(ScanVerb),
+    /// Tell how long the spares may last.
+    Health,
     /// Tell the counters and latencies.
     Stats,
     /// Begin to count anew.
@@ -170,6 +173,7 @@ impl Message {
                 Some(b"reset") => Self::StatsReset,
                 Some(_) => return Err("stats takes nothing or reset"),
             },
+            b"health" => Self::Health,
             b"sync" => Self::Sync,
             b"help" => Self::Help,
             _ => return Err("there is no such message: try help"),

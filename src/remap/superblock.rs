@@ -12,6 +12,7 @@ use super::geometry::PageCount;
 use super::geometry::Parts;
 use super::geometry::SpareCount;
 use super::geometry::PAGE_BYTES;
+use super::health::Model;
 use super::identity::MainId;
 use super::identity::Uuid;
 use super::options::Options;
@@ -71,7 +72,7 @@ const SCAN_ERRORS_AT: usize = 304;
 const SCAN_ENDED_AT: usize = 312;
 const SCAN_PASS_AT: usize = 320;
 const RESERVED_AT: usize = 324;
-/// The state of the health model, which nothing here looks into.
+/// The health model, and room for a larger one.
 const HEALTH_AT: usize = 512;
 const HEALTH_END: usize = 1024;
 
@@ -104,6 +105,16 @@ impl State {
             _ => None,
         }
     }
+}
+
+/// The health model that a superblock, which was found good, has: as [`Model::encode`] gives it, or zeroes.
+pub fn model(page: &Page) -> [u8; Model::BYTES] {
+    take(page, HEALTH_AT)
+}
+
+/// Changes the health model in a superblock, which must be encoded afterwards.
+pub fn set_model(page: &mut Page, model: [u8; Model::BYTES]) {
+    put(page, HEALTH_AT, model);
 }
 
 /// What the background pass does.

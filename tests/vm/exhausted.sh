@@ -18,9 +18,9 @@ main() {
 	sectors write "$dev" 0 8192 old
 	total=$(remap_values remap total | cut -d = -f 2)
 	used=0
-	step good $((total * 80 / 100 - 2)) ''
-	step watch $(((total * 80 + 99) / 100)) '80 % of the spare blocks are used'
-	step replace $(((total * 95 + 99) / 100)) '95 % of the spare blocks are used'
+	step watch $((total * 80 / 100 - 2)) ''
+	step replace $(((total * 80 + 99) / 100)) '80 % of the spare blocks are used'
+	step critical $(((total * 95 + 99) / 100)) '95 % of the spare blocks are used'
 	step critical "$total" 'no spare block is free'
 	is_full
 	is_less_full
@@ -89,7 +89,7 @@ is_less_full() {
 	local before beyond=$((total * 8))
 	before=$(events)
 	remap remap remove 0 $((total * 8 / 2))
-	equal "the health is good when there is room again" health=good "$(remap_values remap health)"
+	equal "the health does not get better before some days have passed" health=critical "$(remap_values remap health)"
 	check "an event says so" test "$(events)" -gt "$before"
 	fails "writes:$beyond:4"
 	check "and a write that fails succeeds" sectors write "$dev" "$beyond" 2 new

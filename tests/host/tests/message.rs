@@ -161,7 +161,7 @@ fn the_help_tells_what_is_there() {
         verbs,
         [
             "add", "remove", "lookup", "list", "set", "scan", "scan", "scan", "scan", "scan",
-            "stats", "stats", "sync", "help"
+            "health", "stats", "stats", "sync", "help"
         ]
     );
 }
