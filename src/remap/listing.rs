@@ -5,7 +5,8 @@
 //! The index has no order, and the records are in the order in which slots were given out. So a
 //! list is made in rounds: each looks at all of them once and keeps the lowest blocks that fit
 //! into a buffer of the caller's, and the next one goes on behind the last of these. A range of
-//! few blocks is looked up block by block instead.
+//! few blocks is looked up block by block instead, and so is the beginning of a long one, as far as
+//! that takes no longer than a round: where many blocks in a row are relocated, that is enough.
 //!
 //! All functions here are for the one writer, or for a caller that keeps the writer out: then a
 //! slot is in use exactly when a word of the index names it.
@@ -42,8 +43,7 @@ where
     S: Deref<Target = [AtomicU64]>,
     R: Records + ?Sized,
 {
-    // Blocks are often relocated together with their neighbours: then those that are wanted are found near the first one, in
-    // less time than it takes to look at all records.
+    // Blocks are often relocated together with their neighbours.
     let near = range
         .start()
         .0
