@@ -16,6 +16,8 @@ CHUNK = 8
 CLEAN, MENDABLE, NO_SET = 0, 1, 8
 
 PAGE_MAGIC = b'dm-remap'
+# Where a page has its class, and that of a witness page.
+CLASS, WITNESS = 14, 3
 # Offsets in a superblock, see docs/metadata.md.
 DATA_START, BLOCK_SIZE, SLOTS = 104, 120, 128
 
@@ -74,13 +76,17 @@ class Media:
         return State(self, {sector: write for write, sectors in parts for sector in sectors})
 
     def states(self, chance, tries):
-        """States with all that is pending, nothing, only the last, and random parts of it."""
+        """States with all that is pending, nothing, only the last, and random parts of it; and, where
+        those are several, with all of it torn behind its first sectors, either way."""
         yield self.state((write, write.left) for write in self.pending)
         if not self.pending:
             return
         yield self.state([])
         last = self.pending[-1]
         yield self.state([(last, last.left)])
+        if tries > 1:
+            yield self.state((write, sorted(write.left)[:1]) for write in self.pending)
+            yield self.state((write, sorted(write.left)[1:]) for write in self.pending)
         for _ in range(tries):
             yield self.state((write, some_of(write, chance)) for write in self.pending)
 
@@ -123,6 +129,16 @@ class State:
             other = difference(sector, media.stable[sector], write)
             self.mark ^= other
             self.pages ^= other * is_page(write)
+
+
+    def tears_witness(self):
+        """Whether there is a part of a witness page.  There is one copy of it, so a spare that is lost in the
+        crash that tears it cannot be done without."""
+        for write in self.media.pending:
+            there = sum(self.written.get(sector) is write for sector in write.left)
+            if 0 < there < len(write.left) and is_page(write) and write.data[CLASS] == WITNESS:
+                return True
+        return False
 
 
 class Seen:

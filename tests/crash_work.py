@@ -23,6 +23,7 @@ SECTOR = direct.SECTOR
 MAIN, UNKNOWN = -1, None
 UNREADABLE = -1
 DEFAULT_SCAN_RATE = 32768
+POPULATED = 24
 # How a request says that it has failed: for an I/O error, and for an error of the medium.
 FAILED = errno.EIO, errno.ENODATA
 
@@ -138,6 +139,14 @@ class Work:
         os.close(self.plain.file)
 
     # --- The work ---
+
+    def populate(self):
+        """Takes up more entries than the first sector of a page has room for: a page of which only that
+        sector changes cannot be torn."""
+        count = POPULATED * self.block
+        for turn in range(self.spares):
+            self.move('add', (self.sectors - (turn + 1) * count, count))
+            self.join()
 
     def step(self):
         actions = {self.write_some: 8, self.write_forced: 4, self.zero_some: 1, self.discard_some: 1,
