@@ -382,8 +382,9 @@ class Model:
             if note['did'] == 'forced':
                 self.least[part] = note['versions']
             for sector, version in enumerate(note['versions'], part.start):
-                # A sector that cannot be read comes to life durably.
-                if sector in self.bad and self.least[sector] == 0:
+                # A sector that cannot be read comes to life durably.  It may have done so in an
+                # earlier write, also in one that failed elsewhere.
+                if sector in self.bad and version == 1:
                     self.least[sector] = version
 
     def flush(self, number, kind):
