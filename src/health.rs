@@ -91,7 +91,7 @@ impl Health {
     }
 
     /// Learns that blocks were relocated for a reason.
-    pub(crate) fn record(&self, cause: Cause, blocks: usize) {
+    fn record(&self, cause: Cause, blocks: usize) {
         let mut learned = self.learned.lock();
         let now = learned.now();
         let blocks = SlotCount(u32::try_from(blocks).unwrap_or(u32::MAX));
@@ -125,6 +125,14 @@ impl Health {
     /// What the model said last.
     pub(crate) fn report(&self) -> Option<Report> {
         *self.report.lock()
+    }
+}
+
+impl Live<Remap> {
+    /// Learns that blocks were relocated for a reason, or that there is more room on the spares.
+    pub(crate) fn learn(&self, cause: Cause, blocks: usize) {
+        self.health.record(cause, blocks);
+        self.queue_background(Delta::from_millis(0));
     }
 }
 

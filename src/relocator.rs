@@ -617,14 +617,11 @@ impl Session<'_> {
         self.settle(jobs);
         let done = |job: &&Job| job.whole && !job.stays();
         let relocated = jobs.iter().any(|job| done(&job));
-        for cause in [Cause::Read, Cause::Write, Cause::Scan, Cause::Spare] {
+        for cause in Cause::ALL {
             let blocks = jobs.iter().filter(done).filter(|job| job.cause == cause);
             match blocks.count() {
                 0 => {}
-                blocks => {
-                    self.this.health.record(cause, blocks);
-                    self.this.queue_background(Delta::from_millis(0));
-                }
+                blocks => self.this.learn(cause, blocks),
             }
         }
         self.serve_deferred();
@@ -983,6 +980,7 @@ impl Session<'_> {
         }
         self.serve_deferred();
         self.this.note_room();
+        self.this.learn(Cause::Message, 0);
         let errors = jobs.iter().filter_map(|job| job.error);
         match errors.reduce(|one, other| {
             if one == EINTR || one == EBUSY {

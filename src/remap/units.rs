@@ -481,6 +481,16 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Read,
+        Self::Write,
+        Self::Scan,
+        Self::Message,
+        Self::Import,
+        Self::Spare,
+    ];
+
     /// Whether nobody asked for it.
     pub const fn is_automatic(self) -> bool {
         !matches!(self, Self::Message | Self::Import)

@@ -44,6 +44,7 @@ main() {
 	equal "it stays paused over an activation, at its position" "scan=paused scan_pos=$position" \
 		"$(remap_values remap scan scan_pos)"
 	check "it goes on when told to" remap remap scan resume
+	rate_held
 	check "and moves again" within 30 moves
 	dmsetup suspend remap
 	position=$(scan scan_pos)
@@ -59,6 +60,16 @@ main() {
 	refused "nor stopped" remap remap scan stop
 	check "a pass that is due begins by itself" remap remap set scan_interval 1
 	check "and ends" within 30 passes 3
+}
+
+# The pass keeps inside its rate, however long this takes: a step may be ahead of it.
+rate_held() {
+	local first last milliseconds
+	first=$(scan scan_pos) milliseconds=$((-${EPOCHREALTIME/./} / 1000))
+	sleep 4
+	last=$(scan scan_pos) milliseconds=$((milliseconds + ${EPOCHREALTIME/./} / 1000))
+	check "it reads no more than scan_rate allows" \
+		test $(((last - first) / 2)) -le $((64 * milliseconds / 1000 + 256))
 }
 
 # moves: the pass has moved since this was asked last.

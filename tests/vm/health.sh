@@ -1,0 +1,76 @@
+#!/bin/bash
+#
+# How the device says it is: a model that learns from what fails, over all activations.
+
+# shellcheck source=lib-failing.sh
+. /tests/lib-failing.sh
+
+dev=/dev/mapper/remap
+
+# health KEY: prints the value of KEY in the reply to the message health.
+health() {
+	remap remap health | sed -n "s/^$1=//p"
+}
+
+# fails_at BLOCK COUNT: writes to so many blocks fail, and are carried out on the spare.
+fails_at() {
+	failing main /dev/disk "writes:$(($1 * 8)):$(($2 * 8))"
+	sectors write "$dev" $(($1 * 8)) $(($2 * 8)) new
+	failing main /dev/disk
+}
+
+# above A B: the number A, which may have a fraction, is greater than B.
+above() {
+	awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > b) }'
+}
+
+# asked: the model was asked since the last block moved.
+asked() {
+	above "$(health rate)" "${rate-0}"
+}
+
+main() {
+	null_disk disk 16
+	null_disk spare 4
+	failing_disk main /dev/disk
+	remap_create remap /dev/mapper/main /dev/spare 'block_size 8'
+	sectors write "$dev" 0 16384 old
+	check "the model of a new device has been asked" within 10 test -n "$(health model)"
+	equal "a new device is good" 'good good -' "$(health health) $(health model) $(health exhaustion_days)"
+	rate=$(health rate)
+	equal "and says the same in its status" 'health=good exhaustion_days=-' \
+		"$(remap_values remap health exhaustion_days)"
+
+	fails_at 100 1
+	check "a block that fails raises the rate" within 10 asked
+	rate=$(health rate)
+	fails_at 200 8
+	check "more of them raise it more" within 10 asked
+	rate=$(health rate)
+	check "the rate lies between its bounds" above "$rate" "$(health rate_low)"
+	check "on both sides" above "$(health rate_high)" "$rate"
+	remap remap add 8000 80
+	refused "what a message relocates says nothing about main" above "$(health rate)" "$rate"
+
+	dmsetup remove remap
+	remap_create remap /dev/mapper/main /dev/spare
+	check "the model is asked at the next activation" within 10 test -n "$(health model)"
+	check "and has not forgotten what it learned" above "$(health rate)" "$(health rate_low)"
+	check "it is no new one" above "$(health rate_high)" "$(awk "BEGIN { print $rate / 2 }")"
+
+	remap remap add 0 $((520 * 8))
+	check "half of the spare used is a reason to watch" within 10 level watch
+	remap remap add 0 $((820 * 8))
+	check "80 % to replace the disk" within 10 level replace
+	remap remap add 0 $((960 * 8))
+	check "95 % is critical" within 10 level critical
+	equal "the status says so" health=critical "$(remap_values remap health)"
+	remap remap remove 0 16384
+	check "it does not get better at once" level critical
+}
+
+level() {
+	[[ $(health health) == "$1" ]]
+}
+
+main
