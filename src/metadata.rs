@@ -464,10 +464,12 @@ impl Metadata {
             .and_then(Option::as_deref_mut);
         let member = member.ok_or(ENXIO)?;
         let mut superblock = member.superblock;
+        let was_ready = superblock.state == State::Ready;
         change(&mut superblock);
         superblock.set = set;
         superblock.sequence = sequence;
-        if superblock.state == State::Ready {
+        // The step from initialising to ready is in the first sector alone, so that no torn write of it looks like anything else.
+        if was_ready {
             superblock::set_model(&mut member.page, self.model);
         }
         superblock.encode(&mut member.page, crc32c);
