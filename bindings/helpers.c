@@ -79,7 +79,7 @@ struct workqueue_struct *dm_remap_alloc_workqueue(const char *device)
 /* Nobody waits for this queue. */
 struct workqueue_struct *dm_remap_alloc_background_workqueue(const char *device)
 {
-	return alloc_ordered_workqueue("dm-remap-scan/%s", WQ_FREEZABLE, device);
+	return alloc_ordered_workqueue("dm-remap-scan/%s", 0, device);
 }
 
 bool dm_remap_bdev_read_only(struct block_device *bdev)

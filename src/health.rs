@@ -122,6 +122,13 @@ impl Health {
         Some(learned.model.encode())
     }
 
+    /// Whether something should be written to the spares soon: what was learned a minute ago, or an hour of service.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        let learned = self.learned.lock();
+        let passed = learned.now().since(learned.saved).0;
+        passed >= if learned.unsaved { 60 } else { 3600 }
+    }
+
     /// What the model said last.
     pub(crate) fn report(&self) -> Option<Report> {
         *self.report.lock()

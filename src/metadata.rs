@@ -199,11 +199,7 @@ impl Metadata {
             spare,
             update,
         };
-        let outcome = self.commit_spare(&change, &slots);
-        let outcome = outcome.unwrap_or_else(|error| match error {
-            error if error == ENOMEM => Outcome::Starved,
-            _ => Outcome::NotMade,
-        });
+        let outcome = (self.commit_spare(&change, &slots)).unwrap_or(Outcome::NotMade);
         if matches!(outcome, Outcome::Durable | Outcome::OneCopy) {
             for page in pages_of(&slots) {
                 let moves = change.moves(&slots, page);
@@ -230,6 +226,12 @@ impl Metadata {
     ) -> Result<Outcome> {
         let pages = || pages_of(slots);
         if let Some(last) = pages().last() {
+            let mark = self.mark_for(change.spare, last)?;
+            // Requests may wait for this.
+            let flags = GFP_ATOMIC | __GFP_NOWARN;
+            if self.member(change.spare)?.reserve(mark, flags).is_err() {
+                return Ok(Outcome::Starved);
+            }
             self.make_ready(change.this, change.spare, last)?;
         }
         let member = self.member(change.spare)?;
@@ -387,9 +389,19 @@ impl Metadata {
         if mark.contains(page) {
             return Ok(());
         }
-        let most = self.member(spare)?.superblock.layout.slot_pages();
+        let mark = self.mark_for(spare, page)?;
+        self.raise_mark(this, spare, mark)
+    }
+
+    /// The mark that a spare has to have for a page.
+    fn mark_for(&mut self, spare: SpareIndex, page: PageNumber) -> Result<PageCount> {
+        let superblock = &self.member(spare)?.superblock;
+        let mark = superblock.slot_mark;
+        if mark.contains(page) {
+            return Ok(mark);
+        }
         let wanted = page.get().max(mark.0.saturating_add(MARK_STEP));
-        self.raise_mark(this, spare, PageCount(wanted).min(most))
+        Ok(PageCount(wanted).min(superblock.layout.slot_pages()))
     }
 
     /// Makes slot pages ready up to `mark`: first their witness pages, then they themselves.
@@ -418,7 +430,6 @@ impl Metadata {
         this.spare_device(spare).ok_or(ENXIO)?.flush()?;
         let member = self.member(spare)?;
         member.sequence = member.sequence.max(Some(Sequence::FIRST));
-        // Requests may wait for this.
         member.reserve(mark, GFP_ATOMIC | __GFP_NOWARN)?;
         self.write_superblock(this, spare, |superblock| superblock.slot_mark = mark)
     }

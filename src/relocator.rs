@@ -30,12 +30,14 @@ use crate::remap::records::Record;
 use crate::remap::records::Records;
 use crate::remap::resolve::Direction;
 use crate::remap::resolve::Layouts;
+use crate::remap::resolve::Place;
 use crate::remap::slot_page::replacement_time;
 use crate::remap::superblock::Progress;
 use crate::remap::units::Block;
 use crate::remap::units::BlockSize;
 use crate::remap::units::Cause;
 use crate::remap::units::LiveMask;
+use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::Slot;
 use crate::remap::units::SlotCount;
@@ -180,6 +182,7 @@ pub(crate) fn run<R>(
         main_answered: Cell::new(false),
         spares_answered: [const { Cell::new(None) }; MAX_SPARES],
         brief: false,
+        unasked: patience == Patience::Forever,
     })
 }
 
@@ -227,6 +230,7 @@ const ROOM: SlotCount = SlotCount(2 * SECTION_BLOCKS as u32);
 
 /// Gives the index more room when it has little. Memory is waited for without the relocator.
 fn make_room(this: &Live<Remap>) -> Result {
+    let _noio = noio::Scope::new();
     let table = this.table().ok_or(EIO)?;
     if table.has_room(ROOM) {
         return Ok(());
@@ -251,8 +255,13 @@ pub(crate) fn maintain(this: &Live<Remap>) {
         }
         _ => Ok(()),
     };
+    let room = make_room(this);
+    let kept = match this.health.is_unsaved() {
+        true => change_progress(this, |_| {}),
+        false => Ok(()),
+    };
     // A suspended device has no request that waits, and sectors can be saved after the next read.
-    if let Err(error) = healed.and_then(|()| make_room(this)) {
+    if let Err(error) = healed.and(room).and(kept) {
         if error != EBUSY && error != EIO {
             let name = this.log_name();
             crate::warn_ratelimited!("{name}: saving sectors or making room failed: {error:?}\n");
@@ -348,14 +357,17 @@ pub(crate) fn remove(this: &Live<Remap>, range: RangeInclusive<Block>) -> Result
     })
 }
 
-/// Relocates a block that was found to be weak or unreadable, where it lives now.
+/// Relocates the block of a sector that was found to be weak or unreadable in a place, if it is still there.
 ///
 /// # Errors
 ///
 /// `ENOSPC` when there is no free slot, `EBUSY` when a suspend begins, `EIO` when main does not answer at all; otherwise that of
 /// the spare.
-pub(crate) fn save(this: &Live<Remap>, block: Block) -> Result {
-    run(this, Patience::UntilSignal, |session| session.save(block))
+pub(crate) fn save(this: &Live<Remap>, at: Sector, place: Place) -> Result {
+    make_room(this)?;
+    run(this, Patience::UntilSignal, |session| {
+        session.save(at, place)
+    })
 }
 
 /// Changes how far the background pass has come, durably.
@@ -383,6 +395,8 @@ fn in_sections(
     first: Block,
     mut section: impl FnMut(&mut Session<'_>, Block, &mut KVec<Job>) -> Result<(Option<Block>, Result)>,
 ) -> Result {
+    // A suspend waits for the sender of a message.
+    let _noio = noio::Scope::new();
     let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
     let mut result = Ok(());
     let mut next = Some(first);
@@ -402,6 +416,9 @@ fn in_sections(
             done => done?,
         };
         result = result.and(outcome);
+        if postponed(&jobs).is_some() {
+            fsleep(MEMORY_INTERVAL);
+        }
         next = postponed(&jobs).or(following);
         jobs.clear();
         give_way(this);
@@ -429,6 +446,8 @@ pub(crate) struct Session<'a> {
     spares_answered: [Cell<Option<bool>>; MAX_SPARES],
     /// Whether sectors that cannot be read at once are left alone, and all of it is given up when somebody waits.
     brief: bool,
+    /// Whether nobody has asked for the blocks to move.
+    unasked: bool,
 }
 
 impl Session<'_> {
@@ -640,6 +659,10 @@ impl Session<'_> {
             job.postponed = at > 0 && begun.elapsed() > SECTION_TIME;
             if !job.postponed {
                 job.error = (self.check_wanted()).and_then(|()| copy(self, job)).err();
+                if job.error == Some(ENOMEM) {
+                    job.error = None;
+                    job.postponed = true;
+                }
             }
         }
     }
@@ -801,7 +824,7 @@ impl Session<'_> {
                 let before = found;
                 for _ in 0..attempts {
                     self.check_wanted()?;
-                    if self.brief && this.waiting.load(Ordering::Relaxed) > 0 {
+                    if self.brief && self.is_waited_for() {
                         return Ok(found);
                     }
                     match self.read_once(device, start, at, count) {
@@ -823,11 +846,15 @@ impl Session<'_> {
         Ok(found)
     }
 
+    /// Whether somebody waits for the relocator, or for a block that moves.
+    fn is_waited_for(&self) -> bool {
+        self.this.waiting.load(Ordering::Relaxed) > 0 || !self.this.deferred.lock().is_empty()
+    }
+
     /// Whether a block must stay where it is after an error of a read: it is none of the medium, so what cannot be read now may be
     /// later, and either nobody asked for the block to move, or what is left behind would be lost.
     fn must_stay(&self, origin: Origin, error: Error) -> bool {
-        let asked_for = origin == Origin::Main && self.patience == Patience::UntilSignal;
-        !asked_for && requests::fault(error) == Fault::Elsewhere
+        (self.unasked || origin != Origin::Main) && requests::fault(error) == Fault::Elsewhere
     }
 
     /// Reads a part of what begins at `start` on a device into the same place of the buffer.
@@ -1053,6 +1080,7 @@ impl Session<'_> {
     /// Saves the unreadable sectors of a block as far as they can be read at once.
     fn heal(&mut self, block: Block) -> Result {
         self.brief = true;
+        self.unasked = true;
         self.check_wanted()?;
         self.check_writable()?;
         let relocated = self

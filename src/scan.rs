@@ -104,8 +104,9 @@ impl Pace {
 
     /// How long to wait before the next step; none when it may come now.
     fn wait(&mut self, begun: u64) -> Option<Delta> {
-        if self.step.elapsed() < self.pause {
-            return Some(self.pause - self.step.elapsed());
+        let passed = self.step.elapsed();
+        if passed < self.pause {
+            return Some(self.pause - passed);
         }
         let [at_step, at_look] = self.requests;
         if begun != at_look {
@@ -152,13 +153,14 @@ pub(crate) fn state(this: &Live<Remap>) -> &'static str {
 pub(crate) fn work(this: &Live<Remap>) {
     let delay = next(this).unwrap_or(health::HOUR);
     if !this.is_suspending() {
-        this.queue_background(delay);
+        // Whoever has asked for something meanwhile comes first.
+        this.queue_background_after(delay);
     }
 }
 
 /// Begins a pass that is due, or makes a step; says when to come again, unless it need not before it is told.
 fn next(this: &Live<Remap>) -> Option<Delta> {
-    if this.config.read_only {
+    if this.config.read_only || this.is_suspending() {
         return None;
     }
     let table = this.table()?;
@@ -231,7 +233,9 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     let took = pace.step.elapsed().as_nanos();
     let found = match read {
         Ok(()) => {
-            note_time(this, pace, at, took);
+            if piece.place == Place::Main {
+                note_time(this, pace, at, took);
+            }
             0
         }
         Err(error) => match Fault::of(error.to_errno().wrapping_neg()) {
@@ -329,8 +333,11 @@ fn look_closer(
         if this.is_suspending() {
             return Err(EBUSY);
         }
-        if let (Err(_), Some(block)) = (read, size.block_of(at)) {
-            found = found.saturating_add(rescue(this, table, block)?);
+        if let (Err(error), Some(block)) = (read, size.block_of(at)) {
+            if Fault::of(error.to_errno().wrapping_neg()) == Fault::Elsewhere {
+                return Err(error);
+            }
+            found = found.saturating_add(rescue(this, table, block, at, piece.place)?);
         }
     }
     Ok(found)
@@ -342,18 +349,24 @@ fn look_closer(
 /// # Errors
 ///
 /// When main does not answer at all, or a suspend begins.
-fn rescue(this: &Live<Remap>, table: &Table, block: Block) -> Result<u64> {
+fn rescue(
+    this: &Live<Remap>,
+    table: &Table,
+    block: Block,
+    at: Sector,
+    place: Place,
+) -> Result<u64> {
     if !this.is_automatic() {
         return Ok(1);
     }
-    match relocator::save(this, block) {
+    match relocator::save(this, at, place) {
         Ok(()) => {
             let find = |index: &crate::table::Index| index.find(&table.spares, block);
             let live = table.with_index(find).map(|found| found.live);
             let dead = live.map_or(0, |live| table.all_live(block).without(live).count().0);
             Ok(dead.max(1))
         }
-        Err(error) if error == EBUSY || this.is_suspect() => Err(error),
+        Err(error) if [EBUSY, EAGAIN, ENOMEM].contains(&error) || this.is_suspect() => Err(error),
         // It is in the log, and the pass goes on.
         Err(_) => Ok(1),
     }
@@ -369,6 +382,7 @@ fn begin(this: &Live<Remap>) -> Result {
 
 /// Ends a pass that has come to the end of main.
 fn end(this: &Live<Remap>) -> Result {
+    this.health.pass_ended();
     relocator::change_progress(this, |progress| {
         *progress = Progress {
             pass: Pass::None,
@@ -378,7 +392,6 @@ fn end(this: &Live<Remap>) -> Result {
             ..*progress
         }
     })?;
-    this.health.pass_ended();
     pr_info!("{}: a pass over main has ended\n", this.log_name());
     this.event();
     Ok(())

@@ -4,6 +4,7 @@
 
 use crate::block::bio::Operation;
 use crate::block::device::BlockDevice;
+use crate::block::noio;
 use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
@@ -809,6 +810,8 @@ impl Target for Remap {
     }
 
     fn background(this: &Live<Self>) {
+        // A suspend waits for this.
+        let _noio = noio::Scope::new();
         relocator::maintain(this);
         scan::work(this);
     }

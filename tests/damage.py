@@ -62,7 +62,7 @@ SUPERBLOCK = HEADER | {
     'slots of spare 0': (164, 'I'), 'slots of spare 1': (168, 'I'), 'slots of spare 2': (172, 'I'),
     'main_id': (224, 'B'), 'end of main_id': (287, 'B'), 'scan_position': (288, 'Q'), 'scan_passes': (296, 'Q'),
     'scan_errors': (304, 'Q'), 'scan_ended': (312, 'Q'), 'scan_pass': (320, 'I'),
-    'reserved': (324, 'Q'), 'health': (512, 'Q'),
+    'reserved': (324, 'Q'), 'health': (1016, 'Q'),
     'end of the page': (4088, 'Q'),
 }
 MOVES = {'relocated': (48, 'I'), 'relocated_auto': (52, 'I'), 'removed': (56, 'I')}

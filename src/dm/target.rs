@@ -322,6 +322,11 @@ impl<T: Target> Live<T> {
         self.background.queue_in(delay);
     }
 
+    /// The same, but what was asked for before stays as it is.
+    pub(crate) fn queue_background_after(&self, delay: Delta) {
+        self.background.queue_after(delay);
+    }
+
     /// Waits until [`Target::background`] does not run, and it will not before it is queued again. Sleeps.
     pub(crate) fn stop_background(&self) {
         self.background.cancel();
@@ -335,7 +340,8 @@ impl<T: Target> Live<T> {
 
 /// A delay in the unit of timers.
 fn jiffies(delay: Delta) -> c_ulong {
-    msecs_to_jiffies(delay.as_millis().try_into().unwrap_or(Msecs::MAX))
+    let milliseconds = delay.as_millis().clamp(0, Msecs::MAX.into());
+    msecs_to_jiffies(milliseconds as Msecs)
 }
 
 /// A work item and the workqueue that it runs on.

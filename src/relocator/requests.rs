@@ -150,7 +150,19 @@ impl Session<'_> {
         if !jobs.is_empty() {
             self.rescue(&mut jobs, &requests, &again);
         }
-        let mut unfinished = again;
+        let mut unfinished = DeferredList::new();
+        while let Some(request) = again.pop() {
+            let failed =
+                |job: &Job| job.error.is_some() && self.touched(&request, job.block).is_some();
+            // To look at it again would only have its block fail to move again.
+            if jobs.iter().any(failed) {
+                let status = failure(&request);
+                self.end(request, status);
+            } else {
+                unfinished.push(request);
+            }
+        }
+        short_of_memory |= jobs.iter().any(|job| job.postponed);
         while let Some(request) = requests.pop() {
             match self.conclude(request, &jobs) {
                 Verdict::Ends(request, status) => self.end(request, status),
@@ -516,15 +528,20 @@ impl Session<'_> {
     }
 
     /// Moves a block of which a sector could not be read at the first attempt; see [`super::save`].
-    pub(super) fn save(&mut self, block: Block) -> Result {
+    pub(super) fn save(&mut self, at: Sector, place: Place) -> Result {
+        self.unasked = true;
         self.check_wanted()?;
         self.check_writable()?;
-        let relocated = self
-            .table
-            .with_index(|index| index.find(&self.table.spares, block));
-        let job = match relocated {
-            Some(_) => self.mark_to_leave(block),
-            None => {
+        let block = self.table.block_size.block_of(at).ok_or(EINVAL)?;
+        let (_, piece) = self.piece(at, 0, 1, Direction::Read);
+        if piece.place != place {
+            // It has moved since.
+            return Ok(());
+        }
+        let job = match place {
+            Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(EIO),
+            Place::Spare { .. } => self.mark_to_leave(block),
+            _ => {
                 let spare = self.emptiest_spare();
                 self.mark_to_add(block, spare, Cause::Scan)
                     .and_then(|job| job.ok_or(EINVAL))
@@ -537,7 +554,11 @@ impl Session<'_> {
         })?];
         self.rescue(&mut jobs, &DeferredList::new(), &DeferredList::new());
         let [job] = jobs;
-        job.error.map_or(Ok(()), Err)
+        match job.error {
+            Some(error) => Err(error),
+            None if job.postponed => Err(EAGAIN),
+            None => Ok(()),
+        }
     }
 
     /// Marks a relocated block as moving of which sectors that do not live on the spare are to be written.
@@ -610,7 +631,7 @@ impl Session<'_> {
             let spare = job.slot.spare();
             self.this.note_failing_spare(spare);
             // A spare that is away is not bad.
-            job.slot_is_bad = fault(error) != Fault::Elsewhere && self.spare_answers(spare);
+            job.slot_is_bad = fault(error) != Fault::Elsewhere && self.ask_spare(spare);
             if tried == SLOTS_TRIED {
                 return Err(error);
             }
@@ -701,6 +722,10 @@ impl Session<'_> {
                 .without(covered);
             let start = self.table.block_size.first_sector(job.block).0;
             let read = self.read_from(Origin::Main, start, wanted)?;
+            if job.from.is_some() && read != wanted && !self.try_main() {
+                // The same holds for what main has of it.
+                return Err(EIO);
+            }
             if let Err(failed) = self.write_slot_masked(job, read) {
                 return Ok(Err(failed));
             }

@@ -12,9 +12,18 @@ events() {
 	dmsetup info -c --noheadings -o events remap
 }
 
+# settled: nothing has happened for a moment; the health follows what happens a little later.
+settled() {
+	local before
+	before=$(events)
+	sleep 0.5
+	[[ $(events) == "$before" ]]
+}
+
 # wait_and COMMAND...: how dmsetup wait ends when COMMAND runs meanwhile.
 wait_and() {
 	local waiting status=0
+	within 10 settled
 	timeout 10 dmsetup wait remap "$(events)" >/tmp/wait &
 	waiting=$!
 	within 5 grep -q dm_wait_event "/proc/$(within 5 pgrep -P "$waiting")/stack"
@@ -50,6 +59,7 @@ expect_log "the log names the device, the sector, what was done and why" \
 null_bad main 24100-24100
 equal "and when a read fails" 0 "$(wait_and sectors lost "$dev" 24100 1)"
 expect_log "the log names that sector, too" 'sector 24096: .*relocated to spare 0 \(read\), 1 sectors are unreadable'
+within 10 settled
 before=$(events)
 sectors lost "$dev" 24100 1
 equal "a sector that is known to be unreadable raises no event" "$before" "$(events)"
