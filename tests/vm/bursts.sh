@@ -34,11 +34,12 @@ many_at_once() {
 	local writing status=0
 	failing main /dev/disk
 	remap remap remove 0 "$size"
+	written=$(remap_status remap writes)
 	fio --output=/tmp/fio --filename="$dev" --direct=1 --ioengine=io_uring --iodepth=256 --bs="$1" --rw=randwrite \
-		--size=$(($2 * 512)) --offset_increment=$(($2 * 512)) --loops=$((3 * effort)) \
+		--size=$(($2 * 512)) --offset_increment=$(($2 * 512)) --loops=$((40 * effort)) \
 		--norandommap --verify=crc32c --verify_fatal=1 --verify_backlog=128 --name=one --numjobs=2 &
 	writing=$!
-	sleep 1
+	within 30 has_written
 	failing main /dev/disk "writes:0:$((4 * $2))"
 	check "the device can be suspended while hundreds of requests to $3 fail" cycles $((10 * effort)) suspend
 	check "and reloaded" cycles $((5 * effort)) reload "$table"
@@ -50,6 +51,11 @@ many_at_once() {
 	equal "none of them is unreadable, and none was refused" 'mode=rw unreadable=0 refused=0' \
 		"$(remap_values remap mode unreadable refused)"
 	check "status agrees with list" agree remap
+}
+
+# has_written: the writes have begun.
+has_written() {
+	[[ $(remap_status remap writes) -gt $written ]]
 }
 
 # Sectors go bad for writing at random moments, while their blocks are moved by messages, too.

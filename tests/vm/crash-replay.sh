@@ -9,5 +9,5 @@
 # shellcheck source=lib-crash.sh
 . /tests/lib-crash.sh
 
-replayed "with blocks of 8 sectors" 98-105 --steps 24 --tries 3
-replayed "with blocks of 1 sector" '' --manual --block 1 --main 256 --spare 512 --steps 20 --tries 3
+replayed "with blocks of 8 sectors" 98-105 --steps 24 --tries 2
+replayed "with blocks of 1 sector" '' --manual --block 1 --main 256 --spare 512 --steps 20 --tries 2
