@@ -25,8 +25,11 @@ use kernel::time::Delta;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
 
-/// How often the model is asked at least, and the time in service that may be forgotten in a crash.
-pub(crate) const HOUR: Delta = Delta::from_millis(3_600_000);
+/// How often the model is asked at least, and the time in service that may be forgotten in a crash: in seconds.
+const HOUR_SECONDS: u64 = 3600;
+
+/// The same.
+pub(crate) const HOUR: Delta = Delta::from_millis(1000 * HOUR_SECONDS as i64);
 
 /// The model of a device, and what it said last.
 #[pin_data]
@@ -113,7 +116,7 @@ impl Health {
         let mut learned = self.learned.lock();
         let now = learned.now();
         let passed = now.since(learned.saved).0;
-        if !learned.unsaved && passed < HOUR.as_millis() as u64 / 1000 {
+        if !learned.unsaved && passed < HOUR_SECONDS {
             return None;
         }
         learned.model.advance(now);
@@ -126,7 +129,7 @@ impl Health {
     pub(crate) fn is_unsaved(&self) -> bool {
         let learned = self.learned.lock();
         let passed = learned.now().since(learned.saved).0;
-        passed >= if learned.unsaved { 60 } else { 3600 }
+        passed >= if learned.unsaved { 60 } else { HOUR_SECONDS }
     }
 
     /// What the model said last.
@@ -157,7 +160,7 @@ pub(crate) fn assess(this: &Live<Remap>) {
         let mut learned = this.health.learned.lock();
         let now = learned.now();
         let passed = now.since(learned.model.time()).0;
-        if !learned.news && passed < HOUR.as_millis() as u64 / 1000 {
+        if !learned.news && passed < HOUR_SECONDS {
             return;
         }
         learned.news = false;

@@ -9,6 +9,7 @@
 
 mod requests;
 
+pub(crate) use requests::fault;
 pub(crate) use requests::serve;
 
 use crate::block::bio::Operation;
@@ -245,8 +246,8 @@ fn make_room(this: &Live<Remap>) -> Result {
     })
 }
 
-/// Does what nobody waits for: asks how the device is, gives the index more room, and saves unreadable sectors of a block of which some could be read
-/// just now.
+/// Does what nobody waits for: asks how the device is, saves unreadable sectors of a block of which some could be read just
+/// now, gives the index more room, and writes down what the health model has learned.
 pub(crate) fn maintain(this: &Live<Remap>) {
     health::assess(this);
     let healed = match this.take_block_to_heal() {
@@ -699,7 +700,6 @@ impl Session<'_> {
             return;
         }
         rcu::grace_period();
-        // Without the metadata the newer entries count all the same, and the older ones may be needed if those go bad.
         for slot in jobs.iter().filter_map(left) {
             self.retire(slot);
         }
@@ -713,6 +713,7 @@ impl Session<'_> {
                     counts: false,
                 })
             };
+            // Without the metadata the newer entries count all the same, and the older ones may be needed if those go bad.
             if slots().next().is_some() && self.this.mode() == Mode::ReadWrite {
                 let outcome = self.write_pages(spare, slots, Update::Free);
                 self.degrade_after(match outcome {
@@ -854,7 +855,7 @@ impl Session<'_> {
     /// Whether a block must stay where it is after an error of a read: it is none of the medium, so what cannot be read now may be
     /// later, and either nobody asked for the block to move, or what is left behind would be lost.
     fn must_stay(&self, origin: Origin, error: Error) -> bool {
-        (self.unasked || origin != Origin::Main) && requests::fault(error) == Fault::Elsewhere
+        (self.unasked || origin != Origin::Main) && fault(error) == Fault::Elsewhere
     }
 
     /// Reads a part of what begins at `start` on a device into the same place of the buffer.

@@ -15,6 +15,7 @@ use crate::remap::fault::Fault;
 use crate::remap::message::ScanVerb;
 use crate::remap::resolve::resolve;
 use crate::remap::resolve::Direction;
+use crate::remap::resolve::Piece;
 use crate::remap::resolve::Place;
 use crate::remap::superblock::Pass;
 use crate::remap::superblock::Progress;
@@ -210,26 +211,8 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
         Some(buffer) => buffer,
         None => Buffer::new(STEP.0 as usize * 512)?,
     };
-    let piece = table.with_index(|index| {
-        let len = Sectors(left.min(STEP.0));
-        resolve(
-            index,
-            &table.spares,
-            &table.spares,
-            at,
-            len,
-            Direction::Read,
-        )
-    });
-    let count = piece.len.0 as usize;
-    let read = match piece.place {
-        Place::Main => read(this.main_device(), at.0, &mut buffer, count),
-        Place::Spare { spare, sector } => {
-            read(this.spare_device(spare), sector.0, &mut buffer, count)
-        }
-        // What is known to be unreadable is tried when somebody reads it, and what moves is read by who moves it.
-        Place::Dead { .. } | Place::Lost | Place::Moving | Place::Missing { .. } => Ok(()),
-    };
+    let len = Sectors(left.min(STEP.0));
+    let (piece, read) = read_first(this, table, at, len, &mut buffer);
     let took = pace.step.elapsed().as_nanos();
     let found = match read {
         Ok(()) => {
@@ -238,7 +221,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
             }
             0
         }
-        Err(error) => match Fault::of(error.to_errno().wrapping_neg()) {
+        Err(error) => match relocator::fault(error) {
             Fault::Elsewhere if pace.attempts < ATTEMPTS => {
                 pace.attempts += 1;
                 pace.buffer = Some(buffer);
@@ -271,7 +254,27 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     Ok(Delta::from_millis(0))
 }
 
-/// Reads the sectors of a step, behind everybody else.
+/// Reads the first piece of some sectors where it lives, and says which one that is.
+fn read_first(
+    this: &Live<Remap>,
+    table: &Table,
+    at: Sector,
+    len: Sectors,
+    buffer: &mut Buffer,
+) -> (Piece, Result) {
+    let spares = &table.spares;
+    let piece = table.with_index(|index| resolve(index, spares, spares, at, len, Direction::Read));
+    let count = piece.len.0 as usize;
+    let read = match piece.place {
+        Place::Main => read(this.main_device(), at.0, buffer, count),
+        Place::Spare { spare, sector } => read(this.spare_device(spare), sector.0, buffer, count),
+        // What is known to be unreadable is tried when somebody reads it, and what moves is read by who moves it.
+        Place::Dead { .. } | Place::Lost | Place::Moving | Place::Missing { .. } => Ok(()),
+    };
+    (piece, read)
+}
+
+/// Reads sectors of a device, behind everybody else.
 fn read(device: Option<&BlockDevice>, sector: u64, buffer: &mut Buffer, count: usize) -> Result {
     let data = &mut buffer.sectors(0, count)?;
     device.ok_or(ENXIO)?.read_idle(sector, data)
@@ -312,29 +315,12 @@ fn look_closer(
         let size = table.block_size;
         let rest = size.in_block(size.offset_of(at), Sectors(len.0.saturating_sub(done)));
         done = done.saturating_add(rest.0);
-        let piece = table.with_index(|index| {
-            resolve(
-                index,
-                &table.spares,
-                &table.spares,
-                at,
-                rest,
-                Direction::Read,
-            )
-        });
-        let count = piece.len.0 as usize;
-        let read = match piece.place {
-            Place::Main => read(this.main_device(), at.0, buffer, count),
-            Place::Spare { spare, sector } => {
-                read(this.spare_device(spare), sector.0, buffer, count)
-            }
-            _ => Ok(()),
-        };
+        let (piece, read) = read_first(this, table, at, rest, buffer);
         if this.is_suspending() {
             return Err(EBUSY);
         }
         if let (Err(error), Some(block)) = (read, size.block_of(at)) {
-            if Fault::of(error.to_errno().wrapping_neg()) == Fault::Elsewhere {
+            if relocator::fault(error) == Fault::Elsewhere {
                 return Err(error);
             }
             found = found.saturating_add(rescue(this, table, block, at, piece.place)?);

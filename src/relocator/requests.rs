@@ -884,7 +884,7 @@ impl Session<'_> {
 struct SlotFailed(Error);
 
 /// What an error says about the medium.
-pub(super) fn fault(error: Error) -> Fault {
+pub(crate) fn fault(error: Error) -> Fault {
     Fault::of(error.to_errno().wrapping_neg())
 }
 
