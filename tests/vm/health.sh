@@ -41,6 +41,8 @@ main() {
 	equal "and says the same in its status" 'health=good exhaustion_days=-' \
 		"$(remap_values remap health exhaustion_days)"
 
+	one_of_64_is_timed
+
 	fails_at 100 1
 	check "a block that fails raises the rate" within 10 asked
 	rate=$(health rate)
@@ -67,6 +69,16 @@ main() {
 	equal "the status says so" health=critical "$(remap_values remap health)"
 	remap remap remove 0 16384
 	check "it does not get better at once" level critical
+}
+
+# The latencies are those of one request of 64 on each of the two processors.
+one_of_64_is_timed() {
+	local timed
+	remap remap stats reset
+	dd if="$dev" of=/dev/null bs=4k count=1024 iflag=direct status=none
+	timed=$(remap remap stats | sed -n 's/^main_read_us=//p' | tr , '\n' | awk '{ sum += $1 } END { print sum }')
+	check "one read of 64 is timed ($timed of 1024)" test "$timed" -ge 14 -a "$timed" -le 18
+	matches "which stats says" '^latency_sample=64$' "$(remap remap stats | grep sample)"
 }
 
 level() {
