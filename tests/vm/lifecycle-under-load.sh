@@ -47,7 +47,8 @@ check "a table that is loaded and cleared again changes nothing" \
 	cycles $((40 * effort)) clear "$changed" "$table"
 refuses_messages
 refused "a device in use cannot be removed" dmsetup remove --retry remap
-check "that does it no harm" dmsetup message remap 0 add 8 8
+# The load expects its own blocks to be where its own messages left them.
+check "that does it no harm" dmsetup message remap 0 add 8192 8
 dmsetup reload remap --table "$table 2 block_size 16"
 refused "a reload with another block size is refused at the latest when it is resumed" \
 	dmsetup resume remap
