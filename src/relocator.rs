@@ -258,7 +258,7 @@ pub(crate) fn maintain(this: &Live<Remap>) {
     };
     let room = make_room(this);
     let kept = match this.health.is_unsaved() {
-        true => change_progress(this, |_| {}),
+        true => change_progress(this, |_| Ok(())),
         false => Ok(()),
     };
     // A suspended device has no request that waits, and sectors can be saved after the next read.
@@ -375,17 +375,20 @@ pub(crate) fn save(this: &Live<Remap>, at: Sector, place: Place) -> Result {
 ///
 /// # Errors
 ///
-/// As for [`run`], and when metadata cannot be written; nothing is changed then.
-pub(crate) fn change_progress(this: &Live<Remap>, change: impl Fn(&mut Progress)) -> Result {
+/// Those of `change`, those of [`run`], and when metadata cannot be written; nothing is changed then.
+pub(crate) fn change_progress(
+    this: &Live<Remap>,
+    change: impl Fn(&mut Progress) -> Result,
+) -> Result {
     run(this, Patience::UntilSignal, |session| {
         session.check_writable()?;
         let mut progress = this.progress();
-        change(&mut progress);
+        change(&mut progress)?;
         let metadata = session.relocator.metadata.as_mut().ok_or(EIO)?;
         let kept = metadata.save_progress(this, progress, this.health.to_save());
         kept.inspect_err(|_| metadata_failed(this, Mode::ReadOnly))?;
-        this.change_progress(change);
-        Ok(())
+        // Meanwhile the pass may have come further, but nobody else can have begun or ended one.
+        this.change_progress(change)
     })
 }
 
@@ -999,6 +1002,8 @@ impl Session<'_> {
         for job in jobs.iter().filter(|job| !job.stays()) {
             let dead = self.all_of(job.block).without(job.before).count().0;
             self.this.counts.change_unreadable(dead, 0);
+            // The block may get another slot before a request that has failed in this one is looked at.
+            self.this.count_departure();
             self.table
                 .with_index(|index| index.remove(&self.table.spares, job.block));
         }

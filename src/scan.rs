@@ -202,7 +202,7 @@ fn next(this: &Live<Remap>) -> Option<Delta> {
 fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     let at = this.progress().position;
     let Some(left) = table.main.0.checked_sub(at.0).filter(|left| *left > 0) else {
-        end(this)?;
+        end(this, at)?;
         return Ok(WAIT);
     };
     pace.step = Instant::now();
@@ -243,7 +243,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     });
     if pace.saved.elapsed() >= SAVE {
         pace.saved = Instant::now();
-        relocator::change_progress(this, |_| {})?;
+        relocator::change_progress(this, |_| Ok(()))?;
     }
     // The rate is in KiB a second, which is half as many sectors in half a millisecond.
     let rate = u64::from(this.options().scan_rate.get()).max(1);
@@ -359,25 +359,41 @@ fn rescue(
 }
 
 /// Begins a pass.
+///
+/// # Errors
+///
+/// `EINVAL` when one has begun already; otherwise that of writing it down.
 fn begin(this: &Live<Remap>) -> Result {
-    relocator::change_progress(this, |progress| {
-        progress.pass = Pass::Running;
-        progress.position = Sector(0);
+    relocator::change_progress(this, |progress| match progress.pass {
+        Pass::None => {
+            progress.pass = Pass::Running;
+            progress.position = Sector(0);
+            Ok(())
+        }
+        Pass::Running | Pass::Paused => Err(EINVAL),
     })
 }
 
-/// Ends a pass that has come to the end of main.
-fn end(this: &Live<Remap>) -> Result {
-    this.health.pass_ended();
+/// Ends a pass that has come to the end of main, which is `at`.
+///
+/// # Errors
+///
+/// `EBUSY` when somebody has paused or ended it meanwhile; otherwise that of writing it down.
+fn end(this: &Live<Remap>, at: Sector) -> Result {
     relocator::change_progress(this, |progress| {
+        if progress.pass != Pass::Running || progress.position != at {
+            return Err(EBUSY);
+        }
         *progress = Progress {
             pass: Pass::None,
             position: Sector(0),
             passes: progress.passes.saturating_add(1),
             ended: relocator::now(),
             ..*progress
-        }
+        };
+        Ok(())
     })?;
+    this.health.pass_ended();
     pr_info!("{}: a pass over main has ended\n", this.log_name());
     this.event();
     Ok(())
@@ -389,26 +405,25 @@ fn end(this: &Live<Remap>) -> Result {
 ///
 /// `EINVAL` when the pass is not in a state in which that can be done; otherwise that of writing it down.
 pub(crate) fn message(this: &Live<Remap>, verb: ScanVerb, out: &mut impl fmt::Write) -> Result {
-    let pass = this.progress().pass;
-    let wanted = match (verb, pass) {
-        (ScanVerb::Status, _) => return Ok(write_status(this, out)?),
-        (ScanVerb::Start, Pass::None) => {
-            begin(this)?;
-            this.queue_background(Delta::from_millis(0));
-            return Ok(());
+    match verb {
+        ScanVerb::Status => return Ok(write_status(this, out)?),
+        ScanVerb::Start => begin(this),
+        ScanVerb::Pause | ScanVerb::Resume | ScanVerb::Stop => {
+            relocator::change_progress(this, |progress| {
+                match (verb, progress.pass) {
+                    (ScanVerb::Pause, Pass::Running) => progress.pass = Pass::Paused,
+                    (ScanVerb::Resume, Pass::Paused) => progress.pass = Pass::Running,
+                    (ScanVerb::Stop, Pass::Running | Pass::Paused) => {
+                        progress.pass = Pass::None;
+                        progress.position = Sector(0);
+                        progress.ended = relocator::now();
+                    }
+                    _ => return Err(EINVAL),
+                }
+                Ok(())
+            })
         }
-        (ScanVerb::Pause, Pass::Running) => Pass::Paused,
-        (ScanVerb::Resume, Pass::Paused) => Pass::Running,
-        (ScanVerb::Stop, Pass::Running | Pass::Paused) => Pass::None,
-        _ => return Err(EINVAL),
-    };
-    relocator::change_progress(this, |progress| {
-        progress.pass = wanted;
-        if wanted == Pass::None {
-            progress.position = Sector(0);
-            progress.ended = relocator::now();
-        }
-    })?;
+    }?;
     this.queue_background(Delta::from_millis(0));
     Ok(())
 }

@@ -315,7 +315,7 @@ pub(crate) struct Remap {
     suspect: AtomicBool,
     /// The spares that did not give back or take a block: a bit for each.
     failing_spares: AtomicU32,
-    /// How many times a block has left a bad place on a spare.
+    /// How many times a block has left a slot.
     departures: AtomicU64,
     /// How full the spares are: the step of [`Fullness`] that was told last.
     fullness: AtomicU8,
@@ -397,8 +397,8 @@ impl Remap {
     }
 
     /// Changes how far the background pass has come, in memory.
-    pub(crate) fn change_progress(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress.lock());
+    pub(crate) fn change_progress<R>(&self, change: impl FnOnce(&mut Progress) -> R) -> R {
+        change(&mut self.progress.lock())
     }
 
     /// Sets how far the background pass has come, in memory.
@@ -441,12 +441,12 @@ impl Remap {
         self.failing_spares.load(Ordering::Relaxed) != 0
     }
 
-    /// How many times a block has left a bad place on a spare.
+    /// How many times a block has left a slot.
     pub(crate) fn departures(&self) -> u64 {
         self.departures.load(Ordering::Acquire)
     }
 
-    /// Counts that a block leaves a bad place on a spare. For the relocator only, before requests go to its new place.
+    /// Counts that a block leaves a slot. For the relocator only, before requests go to its new place.
     pub(crate) fn count_departure(&self) {
         self.departures.fetch_add(1, Ordering::Release);
     }
