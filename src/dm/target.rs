@@ -103,7 +103,7 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// The I/O of a request has ended. May run in interrupt context.
     fn end_io<'r>(this: &Live<Self>, ended: Ended<'r>) -> Finished<'r>;
 
-    /// Does what [`Live::queue_work`] or [`Live::queue_work_after`] asked for. May sleep.
+    /// Does what [`Live::queue_work`] and its like asked for. May sleep.
     fn work(this: &Live<Self>);
 
     /// Does what [`Live::queue_background`] asked for: what nobody waits for. May sleep.
@@ -330,6 +330,11 @@ impl<T: Target> Live<T> {
     /// Waits until [`Target::background`] does not run, and it will not before it is queued again. Sleeps.
     pub(crate) fn stop_background(&self) {
         self.background.cancel();
+    }
+
+    /// Has [`Target::work`] called after some time, whatever was asked for before. May be called in any context.
+    pub(crate) fn queue_work_in(&self, delay: Delta) {
+        self.worker.queue_in(delay);
     }
 
     /// Has [`Target::work`] called after some time at the latest. May be called in any context.

@@ -163,12 +163,10 @@ impl Session<'_> {
             }
         }
         short_of_memory |= jobs.iter().any(|job| job.postponed);
-        while let Some(request) = requests.pop() {
-            match self.conclude(request, &jobs) {
-                Verdict::Ends(request, status) => self.end(request, status),
-                Verdict::Waits(request) | Verdict::Again(request) | Verdict::Starves(request) => {
-                    unfinished.push(request);
-                }
+        while let Some(mut request) = requests.pop() {
+            match self.outcome(&mut request, &jobs) {
+                Some(status) => self.end(request, status),
+                None => unfinished.push(request),
             }
         }
         jobs.clear();
@@ -181,7 +179,7 @@ impl Session<'_> {
             self.this.queue_background(Delta::from_millis(0));
         }
         if short_of_memory {
-            self.this.queue_work_after(MEMORY_INTERVAL);
+            self.this.queue_work_in(MEMORY_INTERVAL);
         }
         !short_of_memory && !self.relocator.pending.is_empty()
     }
@@ -504,6 +502,13 @@ impl Session<'_> {
         if jobs.len() == SECTION_BLOCKS {
             return Ok(false);
         }
+        let job = self.mark_bad(block, place, cause)?;
+        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
+        Ok(true)
+    }
+
+    /// Marks a block as moving of which a place is bad.
+    fn mark_bad(&mut self, block: Block, place: Place, cause: Cause) -> Result<Job> {
         let job = match place {
             // To leave a spare that is gone would be to lose what it holds.
             Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(EIO),
@@ -518,13 +523,11 @@ impl Session<'_> {
                     .and_then(|job| job.ok_or(EINVAL))
             }
         };
-        let job = job.inspect_err(|error| {
+        job.inspect_err(|error| {
             if *error == ENOSPC {
                 self.this.note_refusal();
             }
-        })?;
-        jobs.push_within_capacity(job).map_err(|_| EINVAL)?;
-        Ok(true)
+        })
     }
 
     /// Moves a block of which a sector could not be read at the first attempt; see [`super::save`].
@@ -538,20 +541,7 @@ impl Session<'_> {
             // It has moved since.
             return Ok(());
         }
-        let job = match place {
-            Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(EIO),
-            Place::Spare { .. } => self.mark_to_leave(block),
-            _ => {
-                let spare = self.emptiest_spare();
-                self.mark_to_add(block, spare, Cause::Scan)
-                    .and_then(|job| job.ok_or(EINVAL))
-            }
-        };
-        let mut jobs = [job.inspect_err(|error| {
-            if *error == ENOSPC {
-                self.this.note_refusal();
-            }
-        })?];
+        let mut jobs = [self.mark_bad(block, place, Cause::Scan)?];
         self.rescue(&mut jobs, &DeferredList::new(), &DeferredList::new());
         let [job] = jobs;
         match job.error {
@@ -780,24 +770,22 @@ impl Session<'_> {
         Some((at as usize, count as usize, from.checked_sub(start)?))
     }
 
-    /// Ends a request whose blocks have moved, as far as they have.
-    fn conclude(&mut self, mut request: Deferred, jobs: &[Job]) -> Verdict {
-        let mine = |job: &&Job| self.touched(&request, job.block).is_some();
+    /// The status with which a request ends whose blocks have moved, as far as they have; none when it has to be looked at again.
+    fn outcome(&mut self, request: &mut Deferred, jobs: &[Job]) -> Option<Status> {
+        let mine = |job: &&Job| self.touched(request, job.block).is_some();
         if jobs.iter().filter(mine).any(|job| job.postponed) {
-            return Verdict::Again(request);
+            return None;
         }
         let failed = jobs.iter().filter(mine).any(|job| job.error.is_some());
         let writes = super::direction(request.operation()) == Direction::Write;
         // What is durable in one copy only is not acknowledged.
         if writes && (failed || self.this.mode() != Mode::ReadWrite) {
-            let status = failure(&request);
-            return Verdict::Ends(request, status);
+            return Some(failure(request));
         }
         if writes {
-            let status = self.make_stable(&request);
-            return Verdict::Ends(request, status);
+            return Some(self.make_stable(request));
         }
-        let start = self.start_of(&request);
+        let start = self.start_of(request);
         let len = u64::from(request.sectors());
         let mut done = 0;
         while done < len {
@@ -805,19 +793,19 @@ impl Session<'_> {
             let moved = |job: &Job| self.table.block_size.block_of(at) == Some(job.block);
             if jobs.iter().any(moved) {
                 let status = match piece.place {
-                    Place::Spare { .. } if self.insist(&mut request, done, at, piece) => None,
+                    Place::Spare { .. } if self.insist(request, done, at, piece) => None,
                     // Its block could not be moved, but it may be read.
-                    Place::Main if self.insist(&mut request, done, at, piece) => None,
+                    Place::Main if self.insist(request, done, at, piece) => None,
                     Place::Dead { .. } | Place::Lost => Some(Status::MEDIUM),
-                    _ => Some(failure(&request)),
+                    _ => Some(failure(request)),
                 };
-                if let Some(status) = status {
-                    return Verdict::Ends(request, status);
+                if status.is_some() {
+                    return status;
                 }
             }
             done = done.saturating_add(piece.len.0);
         }
-        Verdict::Ends(request, Status::OK)
+        Some(Status::OK)
     }
 
     /// Asks main whether it is there. If it does not answer, it is suspected of being gone until it does, and is asked again from
