@@ -26,6 +26,13 @@ in_vm 'echo "WARNING: CPU: 0 PID: 1 at drivers/md/dm.c:1" >/dev/kmsg'
 equal "a warning of the kernel fails a script that succeeded" 125 "$status"
 matches "the warning is shown" '!! .*WARNING: CPU: 0' "$errors"
 
+# shellcheck disable=SC2016 # The words are for the script in the machine.
+in_vm '
+	echo "WARNING: CPU: 0 PID: 1 at drivers/md/dm.c:1" >/dev/kmsg
+	for line in {1..4000}; do echo "$line: the kernel goes on to say much" >/dev/kmsg; done
+'
+equal "it fails it also when a long log follows" 125 "$status"
+
 in_vm 'echo l >/proc/sysrq-trigger; exit 3'
 equal "a script that failed keeps its status beside a backtrace in the log" 3 "$status"
 matches "the backtrace is shown" '!! .*Call Trace' "$errors"
