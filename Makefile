@@ -15,7 +15,7 @@ demo: ## Relocate a failing block in a virtual machine, step by step
 	@scripts/demo
 
 test: ## Run all tests, on the host and in the virtual machine
-	@tests/run
+	@tests/run $(TEST_OPTIONS)
 
 test-mutations: ## Break the module on purpose, in many ways, and see that the tests find each
 	@tests/mutate

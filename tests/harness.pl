@@ -44,5 +44,6 @@ sub show {
 	}
 	print "$_\n" for $test->parse_errors;
 	printf "it ended with status %d\n", $test->exit if $test->exit;
-	print "again: tests/run --filter '^$name\$'\n";
+	my ($kernel, $script) = $name =~ /^(?:([a-z-]+):)?(.*)/;
+	print 'again: tests/run ', $kernel ? "--$kernel " : '', "--filter '^$script\$'\n";
 }

@@ -3,6 +3,8 @@
 # Relocation by itself: a write that fails on main succeeds on the spare, a read that fails
 # there gives the data or an error for exactly the sectors that cannot be read, and what
 # cannot be read is never invented.
+#
+# ci: debug-kernel
 
 # shellcheck source=lib-failing.sh
 . /tests/lib-failing.sh
