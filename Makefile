@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-mutations test-debug debug-kernel bench fuzz simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-all test-mutations test-debug debug-kernel bench fuzz simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -16,6 +16,9 @@ demo: ## Relocate a failing block in a virtual machine, step by step
 
 test: ## Run all tests, on the host and in the virtual machine
 	@tests/run $(TEST_OPTIONS)
+
+test-all: ## Run everything that checks anything, for hours, and sum up
+	@tests/all
 
 test-mutations: ## Break the module on purpose, in many ways, and see that the tests find each
 	@tests/mutate
