@@ -687,13 +687,17 @@ impl Session<'_> {
             } else {
                 self.publish(job.block);
             }
-            let dead = |live| self.all_of(job.block).without(live).count().0;
-            let new = job.whole && job.from.is_none();
-            let before = if new { 0 } else { dead(job.before) };
-            let after = dead(job.after);
-            self.this.counts.change_unreadable(before, after);
+            self.count_unreadable(job);
         }
         self.retire_former(jobs);
+    }
+
+    /// Counts the sectors that became unreadable with a block, or readable.
+    fn count_unreadable(&self, job: &Job) {
+        let dead = |live| self.all_of(job.block).without(live).count().0;
+        let new = job.whole && job.from.is_none();
+        let before = if new { 0 } else { dead(job.before) };
+        self.this.counts.change_unreadable(before, dead(job.after));
     }
 
     /// Takes the bad places that blocks have left out of use, durably.
@@ -934,6 +938,10 @@ impl Session<'_> {
                     Update::Occupy => self.undo(not_made),
                     Update::Free => not_made.for_each(|job| self.publish(job.block)),
                 }
+            } else if update == Update::Occupy {
+                // The list has it as it may be found; but for a block that may have left a slot, which it shows there.
+                let in_doubt = jobs.iter().filter(|job| here(job) && job.from.is_none());
+                in_doubt.for_each(|job| self.count_unreadable(job));
             }
             for job in jobs.iter_mut().filter(|job| here(job)) {
                 job.postponed = outcome == Outcome::Starved;

@@ -26,6 +26,7 @@ main() {
 	dmsetup remove remap
 	spare_gone
 	pages_bad
+	pages_gone
 }
 
 # activate and activate_two make the device, with new spares.
@@ -231,6 +232,35 @@ pages_bad() {
 	relocate 160 1 new
 	check "and relocates" sectors holds "$dev" 160 1 new
 	dmsetup remove remap
+}
+
+# Neither copy of the metadata can be written, or read: nobody knows what is there.
+pages_gone() {
+	activate
+	failing main "$main_disk" reads:82:2
+	remap remap add 80
+	in_doubt "a write to an unreadable sector" sectors write "$dev" 82 1 new
+	check "a sector beside it has its data at the next activation" sectors holds "$dev" 81 1 old
+	failing main "$main_disk" reads:92:2
+	in_doubt "a new relocation" remap remap add 88
+	check "all that can be read has its data at the next activation" sectors holds "$dev" 88 4 old
+	failing main "$main_disk"
+	dmsetup remove remap
+}
+
+# in_doubt WHAT COMMAND...: COMMAND fails while the metadata cannot be had.
+in_doubt() {
+	local size first
+	size=$(blockdev --getsz /dev/spare_disk)
+	first=$(spare_sector remap 80)
+	spare_fails "all:0:$first" "all:$((size - first)):$first"
+	refused "$1 fails when the metadata is in doubt" "${@:2}"
+	equal "$1 then leaves the mode" mode=fail "$(remap_values remap mode)"
+	check "$1 then leaves a status that agrees with the list" agree remap
+	spare_fails
+	again
+	equal "that ends with the next activation, after $1" mode=rw "$(remap_values remap mode)"
+	check "status agrees with list then, after $1" agree remap
 }
 
 main
