@@ -516,11 +516,12 @@ impl Metadata {
         self.write_superblocks(this)
     }
 
-    /// The health model that the newest superblock has.
+    /// The health model that the newest superblock has that has one: that of a spare that has just become ready has none.
     fn find_model(&mut self) {
         let members = self.members.iter().flatten();
         let ready = members.filter(|member| member.superblock.state == State::Ready);
-        if let Some(newest) = ready.max_by_key(|member| member.superblock.sequence) {
+        let known = ready.filter(|member| superblock::model(&member.page) != [0; Model::BYTES]);
+        if let Some(newest) = known.max_by_key(|member| member.superblock.sequence) {
             self.model = superblock::model(&newest.page);
         }
     }
