@@ -4,6 +4,7 @@
 
 use crate::bindings;
 use crate::block::device::BlockDevice;
+use crate::block::noio;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
 use crate::dm::device::Devices;
@@ -715,6 +716,8 @@ impl<T: Target> Callbacks<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_int {
+        // The sender holds the table, for which a suspend waits that may have frozen what reclaiming memory waits for.
+        let _noio = noio::Scope::new();
         from_result(|| {
             // SAFETY: By the requirements of this function.
             let live = unsafe { Self::live(ti) };
