@@ -6,7 +6,6 @@
 //! status, which must not wait.
 
 use crate::dm::target::Live;
-use crate::remap::health::level::Level;
 use crate::remap::health::Model;
 use crate::remap::health::Report;
 use crate::remap::health::ServiceTime;
@@ -25,11 +24,17 @@ use kernel::time::Delta;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
 
-/// How often the model is asked at least, and the time in service that may be forgotten in a crash: in seconds.
+/// How often the model is asked at least, in seconds.
 const HOUR_SECONDS: u64 = 3600;
 
 /// The same.
 pub(crate) const HOUR: Delta = Delta::from_millis(1000 * HOUR_SECONDS as i64);
+
+/// How much service may be forgotten at a suspend.
+pub(crate) const MINUTE_OF_SERVICE: ServiceTime = ServiceTime(60);
+
+/// How much service may be forgotten in a crash.
+pub(crate) const HOUR_OF_SERVICE: ServiceTime = ServiceTime(HOUR_SECONDS);
 
 /// The model of a device, and what it said last.
 #[pin_data]
@@ -111,12 +116,11 @@ impl Health {
         learned.unsaved = true;
     }
 
-    /// The bytes to keep on the spares, if there is something new in them: something learned, or an hour of service.
-    pub(crate) fn to_save(&self) -> Option<[u8; Model::BYTES]> {
+    /// The bytes to keep on the spares, if there is something new in them: something learned, or so much service.
+    pub(crate) fn to_save(&self, service: ServiceTime) -> Option<[u8; Model::BYTES]> {
         let mut learned = self.learned.lock();
         let now = learned.now();
-        let passed = now.since(learned.saved).0;
-        if !learned.unsaved && passed < HOUR_SECONDS {
+        if !learned.unsaved && now.since(learned.saved) < service {
             return None;
         }
         learned.model.advance(now);
@@ -156,6 +160,7 @@ pub(crate) fn assess(this: &Live<Remap>) {
         total: counted(total),
         unreadable: Sectors(this.counts.unreadable()),
     };
+    let changed;
     let report = {
         let mut learned = this.health.learned.lock();
         let now = learned.now();
@@ -164,11 +169,15 @@ pub(crate) fn assess(this: &Live<Remap>) {
             return;
         }
         learned.news = false;
-        learned.model.assess(now, spares)
+        // After an activation this is what the spares have.
+        let before = learned.model.level();
+        let report = learned.model.assess(now, spares);
+        changed = before != report.level;
+        learned.unsaved |= changed;
+        report
     };
-    let before = core::mem::replace(&mut *this.health.report.lock(), Some(report));
-    let level = before.map_or(Level::Good, |before| before.level);
-    if level != report.level {
+    *this.health.report.lock() = Some(report);
+    if changed {
         let (name, level) = (this.log_name(), report.level.name());
         pr_warn!("{name}: the health of main is: {level}\n");
         this.event();

@@ -7,7 +7,7 @@ use crate::dm::text::Text;
 use crate::dm::text::Words;
 use crate::health;
 use crate::relocator;
-use crate::relocator::Patience;
+use crate::relocator::For;
 use crate::remap::listing;
 use crate::remap::message::check_on_device;
 use crate::remap::message::Message;
@@ -68,6 +68,7 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
                 e if e == EINVAL => "the pass is not in a state for that: see scan status",
                 e if e == EROFS => "the table is read-only, or metadata cannot be written",
                 e if e == EBUSY => "the device is suspended",
+                e if e == EINTR => "of a signal",
                 _ => "metadata could not be written",
             };
             pr_warn!("{}: scan failed because {why}\n", this.log_name());
@@ -175,7 +176,7 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
     let last = table.block_size.last_block(table.main).ok_or(EINVAL)?;
     let mut left = max;
     let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
-    let _relocator = relocator::lock(this, Patience::UntilSignal)?;
+    let _relocator = relocator::lock(this, For::Message)?;
     while let Some(first) = next.filter(|first| *first <= last) {
         let found = listing::blocks_in_range(
             &table.hold_index(),
@@ -234,5 +235,5 @@ fn set(this: &Live<Remap>, setting: Setting) -> Result {
 
 /// Runs a short operation of the relocator for the sender of a message.
 fn run(this: &Live<Remap>, f: impl FnOnce(&mut relocator::Session<'_>) -> Result) -> Result {
-    relocator::run(this, Patience::UntilSignal, f)
+    relocator::run(this, For::Message, f)
 }

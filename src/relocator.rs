@@ -125,8 +125,17 @@ struct Job {
     whole: bool,
     /// Why it stays as it is.
     error: Option<Error>,
-    /// Whether it stays as it is because the section has no time for it: it is for the next one.
-    postponed: bool,
+    /// Why it stays as it is until the next section.
+    postponed: Option<Postponed>,
+}
+
+/// What a block needs that a section has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Postponed {
+    Time,
+    Memory,
+    /// A spare that takes it.
+    Spare,
 }
 
 impl Job {
@@ -142,13 +151,13 @@ impl Job {
             after: live,
             whole,
             error: None,
-            postponed: false,
+            postponed: None,
         }
     }
 
     /// Whether the block stays as it is.
     fn stays(&self) -> bool {
-        self.error.is_some() || self.postponed
+        self.error.is_some() || self.postponed.is_some()
     }
 
     /// Whether the entry of the block has to change.
@@ -164,11 +173,11 @@ impl Job {
 /// `EBUSY` while the device is suspended, `EIO` when it was never activated; see also [`lock`].
 pub(crate) fn run<R>(
     this: &Live<Remap>,
-    patience: Patience,
+    whom: For,
     f: impl FnOnce(&mut Session<'_>) -> Result<R>,
 ) -> Result<R> {
     let _noio = noio::Scope::new();
-    let mut relocator = lock(this, patience)?;
+    let mut relocator = lock(this, whom)?;
     if !relocator.running {
         return Err(EBUSY);
     }
@@ -179,11 +188,9 @@ pub(crate) fn run<R>(
         table,
         main,
         relocator: &mut relocator,
-        patience,
+        whom,
         main_answered: Cell::new(false),
         spares_answered: [const { Cell::new(None) }; MAX_SPARES],
-        brief: false,
-        unasked: patience == Patience::Forever,
     })
 }
 
@@ -196,7 +203,8 @@ pub(crate) fn suspend(this: &Live<Remap>) {
         return;
     }
     if let Some(metadata) = relocator.metadata.as_mut() {
-        if (metadata.save_progress(this, this.progress(), this.health.to_save())).is_err() {
+        let model = this.health.to_save(health::MINUTE_OF_SERVICE);
+        if (metadata.save_progress(this, this.progress(), model)).is_err() {
             metadata_failed(this, Mode::ReadOnly);
         }
     }
@@ -208,13 +216,17 @@ fn metadata_failed(this: &Live<Remap>, mode: Mode) {
     this.set_mode(mode);
 }
 
-/// Who waits for the relocator.
+/// For whom the relocator works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// The sender of a message, who may be sent a signal.
-    UntilSignal,
-    /// The worker, for which requests wait.
-    Forever,
+pub(crate) enum For {
+    /// Requests that have failed, which wait for it.
+    Requests,
+    /// The sender of a message, who may be sent a signal; or something small on the side.
+    Message,
+    /// The background pass.
+    Pass,
+    /// Nobody: sectors are to be saved that could be read just now.
+    Heal,
 }
 
 /// How memory is asked for by whoever has the relocator: without waiting, as a request that waits for the relocator may be what
@@ -237,7 +249,7 @@ fn make_room(this: &Live<Remap>) -> Result {
         return Ok(());
     }
     let larger = table.larger_index()?;
-    run(this, Patience::UntilSignal, |session| {
+    run(this, For::Message, |session| {
         // Somebody may have done so meanwhile.
         if session.table.has_room(ROOM) {
             return Ok(());
@@ -252,12 +264,12 @@ pub(crate) fn maintain(this: &Live<Remap>) {
     health::assess(this);
     let healed = match this.take_block_to_heal() {
         Some(block) if this.mode() == Mode::ReadWrite => {
-            run(this, Patience::UntilSignal, |session| session.heal(block))
+            run(this, For::Heal, |session| session.heal(block))
         }
         _ => Ok(()),
     };
     let room = make_room(this);
-    let kept = match this.health.is_unsaved() {
+    let kept = match this.mode() == Mode::ReadWrite && this.health.is_unsaved() {
         true => change_progress(this, |_| Ok(())),
         false => Ok(()),
     };
@@ -278,8 +290,8 @@ pub(crate) fn maintain(this: &Live<Remap>) {
 ///
 /// # Errors
 ///
-/// `EINTR` after a signal, unless the patience is for ever.
-pub(crate) fn lock(this: &Live<Remap>, patience: Patience) -> Result<Guarded<'_>> {
+/// `EINTR` after a signal, unless requests wait for it.
+pub(crate) fn lock(this: &Live<Remap>, whom: For) -> Result<Guarded<'_>> {
     if let Some(relocator) = this.relocator.try_lock() {
         return Ok(relocator);
     }
@@ -288,7 +300,7 @@ pub(crate) fn lock(this: &Live<Remap>, patience: Patience) -> Result<Guarded<'_>
         if let Some(relocator) = this.relocator.try_lock() {
             break Ok(relocator);
         }
-        if patience == Patience::UntilSignal && kernel::current!().signal_pending() {
+        if whom != For::Requests && kernel::current!().signal_pending() {
             break Err(EINTR);
         }
         fsleep(LOCK_POLL);
@@ -303,8 +315,8 @@ pub(crate) fn lock(this: &Live<Remap>, patience: Patience) -> Result<Guarded<'_>
 ///
 /// `EINTR` after a signal to the sender of the message, `EBUSY` when the device is about to be suspended. The worker goes on:
 /// requests wait for it, and a suspend for those.
-fn check_wanted(this: &Live<Remap>, patience: Patience) -> Result {
-    if patience == Patience::Forever {
+fn check_wanted(this: &Live<Remap>, whom: For) -> Result {
+    if whom == For::Requests {
         Ok(())
     } else if kernel::current!().signal_pending() {
         Err(EINTR)
@@ -338,10 +350,8 @@ const GIVE_WAY: Delta = Delta::from_millis(5);
 /// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal; `EBUSY` when a suspend
 /// begins; otherwise the error of the first block that could not be relocated, after all others were.
 pub(crate) fn add(this: &Live<Remap>, range: RangeInclusive<Block>, cause: Cause) -> Result {
-    run(this, Patience::UntilSignal, |session| {
-        session.check_room(&range)
-    })?;
-    in_sections(this, *range.start(), |session, first, jobs| {
+    run(this, For::Message, |session| session.check_room(&range))?;
+    in_sections(this, *range.start(), make_room, |session, first, jobs| {
         session.add_section(first, *range.end(), cause, jobs)
     })
 }
@@ -353,7 +363,8 @@ pub(crate) fn add(this: &Live<Remap>, range: RangeInclusive<Block>, cause: Cause
 /// `EIO` when main cannot hold one of them, after all others are back; `EINTR` after a signal; `EBUSY` when a suspend begins.
 pub(crate) fn remove(this: &Live<Remap>, range: RangeInclusive<Block>) -> Result {
     let mut entries = KVec::from_elem(Entry::default(), SECTION_BLOCKS, GFP_KERNEL)?;
-    in_sections(this, *range.start(), |session, first, jobs| {
+    let nothing = |_: &_| Ok(());
+    in_sections(this, *range.start(), nothing, |session, first, jobs| {
         session.remove_section(first, *range.end(), &mut entries, jobs)
     })
 }
@@ -366,9 +377,7 @@ pub(crate) fn remove(this: &Live<Remap>, range: RangeInclusive<Block>) -> Result
 /// the spare.
 pub(crate) fn save(this: &Live<Remap>, at: Sector, place: Place) -> Result {
     make_room(this)?;
-    run(this, Patience::UntilSignal, |session| {
-        session.save(at, place)
-    })
+    run(this, For::Pass, |session| session.save(at, place))
 }
 
 /// Changes how far the background pass has come, durably.
@@ -380,12 +389,13 @@ pub(crate) fn change_progress(
     this: &Live<Remap>,
     change: impl Fn(&mut Progress) -> Result,
 ) -> Result {
-    run(this, Patience::UntilSignal, |session| {
+    run(this, For::Message, |session| {
         session.check_writable()?;
         let mut progress = this.progress();
         change(&mut progress)?;
         let metadata = session.relocator.metadata.as_mut().ok_or(EIO)?;
-        let kept = metadata.save_progress(this, progress, this.health.to_save());
+        let model = this.health.to_save(health::HOUR_OF_SERVICE);
+        let kept = metadata.save_progress(this, progress, model);
         kept.inspect_err(|_| metadata_failed(this, Mode::ReadOnly))?;
         // Meanwhile the pass may have come further, but nobody else can have begun or ended one.
         this.change_progress(change)
@@ -393,20 +403,19 @@ pub(crate) fn change_progress(
 }
 
 /// Runs one section after the other; each gives its own result, and the block at which the next one begins, or none at the
-/// end.
+/// end. Before each it does what `prepare` does without the relocator.
 fn in_sections(
     this: &Live<Remap>,
     first: Block,
+    prepare: impl Fn(&Live<Remap>) -> Result,
     mut section: impl FnMut(&mut Session<'_>, Block, &mut KVec<Job>) -> Result<(Option<Block>, Result)>,
 ) -> Result {
-    // A suspend waits for the sender of a message.
-    let _noio = noio::Scope::new();
     let mut jobs = KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?;
     let mut result = Ok(());
     let mut next = Some(first);
     while let Some(first) = next {
-        make_room(this)?;
-        let done = run(this, Patience::UntilSignal, |session| {
+        prepare(this)?;
+        let done = run(this, For::Message, |session| {
             session.check_wanted()?;
             session.check_writable()?;
             section(session, first, &mut jobs)
@@ -420,10 +429,11 @@ fn in_sections(
             done => done?,
         };
         result = result.and(outcome);
-        if postponed(&jobs).is_some() {
+        if (jobs.iter()).any(|job| job.postponed == Some(Postponed::Memory)) {
             fsleep(MEMORY_INTERVAL);
         }
-        next = postponed(&jobs).or(following);
+        let postponed = jobs.iter().find(|job| job.postponed.is_some());
+        next = postponed.map(|job| job.block).or(following);
         jobs.clear();
         give_way(this);
     }
@@ -443,15 +453,11 @@ pub(crate) struct Session<'a> {
     table: &'a Table,
     main: &'a BlockDevice,
     relocator: &'a mut Relocator,
-    patience: Patience,
+    whom: For,
     /// Whether main has carried out anything in this session.
     main_answered: Cell<bool>,
     /// Whether a spare has, when it was asked.
     spares_answered: [Cell<Option<bool>>; MAX_SPARES],
-    /// Whether sectors that cannot be read at once are left alone, and all of it is given up when somebody waits.
-    brief: bool,
-    /// Whether nobody has asked for the blocks to move.
-    unasked: bool,
 }
 
 impl Session<'_> {
@@ -660,13 +666,14 @@ impl Session<'_> {
         self.this.traffic.drain();
         let begun = Instant::<Monotonic>::now();
         for (at, job) in jobs.iter_mut().enumerate() {
-            job.postponed = at > 0 && begun.elapsed() > SECTION_TIME;
-            if !job.postponed {
-                job.error = (self.check_wanted()).and_then(|()| copy(self, job)).err();
-                if job.error == Some(ENOMEM) {
-                    job.error = None;
-                    job.postponed = true;
-                }
+            if at > 0 && begun.elapsed() > SECTION_TIME {
+                job.postponed = Some(Postponed::Time);
+                continue;
+            }
+            job.error = (self.check_wanted()).and_then(|()| copy(self, job)).err();
+            if job.error == Some(ENOMEM) {
+                job.error = None;
+                job.postponed = Some(Postponed::Memory);
             }
         }
     }
@@ -806,19 +813,29 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// `EIO` when the device does not answer at all, its error when that is not of the medium and nobody has sent a message, who
-    /// would want the rest all the same; see also [`Self::check_wanted`]: a disk may take a minute for each attempt.
-    fn read_from(&mut self, origin: Origin, start: u64, wanted: LiveMask) -> Result<LiveMask> {
+    /// `EIO` when the device does not answer at all, its error when that is not of the medium, unless a message asks for the rest
+    /// all the same and what cannot be read is left behind, not lost as with `loses`; see also [`Self::check_wanted`]: a disk may take
+    /// a minute for each attempt.
+    fn read_from(
+        &mut self,
+        origin: Origin,
+        start: u64,
+        wanted: LiveMask,
+        loses: bool,
+    ) -> Result<LiveMask> {
         let this = self.this;
         let device = match origin {
             Origin::Main => self.main,
             Origin::Spare(spare) => this.spare_device(spare).ok_or(ENXIO)?,
         };
         let unit = this.config.logical_sectors;
-        let attempts = match self.brief {
+        // To heal a block is worth one look, and nobody waits for it.
+        let heals = self.whom == For::Heal;
+        let attempts = match heals {
             true => 1,
             false => 1 + this.options().read_retries.get(),
         };
+        let stays = loses || self.whom != For::Message;
         let mut found = LiveMask::EMPTY;
         for (at, count) in runs(wanted) {
             if self.read_once(device, start, at, count).is_ok() {
@@ -832,7 +849,7 @@ impl Session<'_> {
                 let before = found;
                 for _ in 0..attempts {
                     self.check_wanted()?;
-                    if self.brief && self.is_waited_for() {
+                    if heals && self.is_waited_for() {
                         return Ok(found);
                     }
                     match self.read_once(device, start, at, count) {
@@ -841,7 +858,9 @@ impl Session<'_> {
                             found = found.union(mask(at, count));
                             break;
                         }
-                        Err(error) if self.must_stay(origin, error) => return Err(error),
+                        Err(error) if stays && fault(error) == Fault::Elsewhere => {
+                            return Err(error)
+                        }
                         Err(_) => {}
                     }
                 }
@@ -859,10 +878,22 @@ impl Session<'_> {
         self.this.waiting.load(Ordering::Relaxed) > 0 || !self.this.deferred.lock().is_empty()
     }
 
-    /// Whether a block must stay where it is after an error of a read: it is none of the medium, so what cannot be read now may be
-    /// later, and either nobody asked for the block to move, or what is left behind would be lost.
-    fn must_stay(&self, origin: Origin, error: Error) -> bool {
-        (self.unasked || origin != Origin::Main) && fault(error) == Fault::Elsewhere
+    /// The same for sectors that are lost when they cannot be read: the device must be there after it did not give them, and is
+    /// asked for them once more then, as it may just have come back.
+    fn read_or_lose(&mut self, origin: Origin, start: u64, wanted: LiveMask) -> Result<LiveMask> {
+        let read = self.read_from(origin, start, wanted, true)?;
+        if read == wanted {
+            return Ok(read);
+        }
+        let is_there = match origin {
+            Origin::Main => self.try_main(),
+            Origin::Spare(spare) => self.ask_spare(spare),
+        };
+        if !is_there {
+            return Err(EIO);
+        }
+        let rest = self.read_from(origin, start, wanted.without(read), true)?;
+        Ok(read.union(rest))
     }
 
     /// Reads a part of what begins at `start` on a device into the same place of the buffer.
@@ -897,8 +928,11 @@ impl Session<'_> {
                     let another = self.emptiest_spare();
                     let another = another.is_some_and(|another| !self.this.has_failed(another));
                     for job in jobs.iter_mut().filter(on_spare) {
-                        job.postponed = another && job.whole;
-                        job.error = (!job.postponed).then_some(error);
+                        if another && job.whole {
+                            job.postponed = Some(Postponed::Spare);
+                        } else {
+                            job.error = Some(error);
+                        }
                     }
                 }
             }
@@ -944,15 +978,18 @@ impl Session<'_> {
                 in_doubt.for_each(|job| self.count_unreadable(job));
             }
             for job in jobs.iter_mut().filter(|job| here(job)) {
-                job.postponed = outcome == Outcome::Starved;
-                job.error = (!job.postponed).then_some(EIO);
+                if outcome == Outcome::Starved {
+                    job.postponed = Some(Postponed::Memory);
+                } else {
+                    job.error = Some(EIO);
+                }
             }
         }
     }
 
     /// See [`check_wanted`].
     fn check_wanted(&self) -> Result {
-        check_wanted(self.this, self.patience)
+        check_wanted(self.this, self.whom)
     }
 
     /// Refuses to move blocks when metadata cannot be written.
@@ -1093,8 +1130,6 @@ impl Session<'_> {
 
     /// Saves the unreadable sectors of a block as far as they can be read at once.
     fn heal(&mut self, block: Block) -> Result {
-        self.brief = true;
-        self.unasked = true;
         self.check_wanted()?;
         self.check_writable()?;
         let relocated = self
@@ -1108,12 +1143,6 @@ impl Session<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// The first block that a section had no time for.
-fn postponed(jobs: &[Job]) -> Option<Block> {
-    let first = jobs.iter().find(|job| job.postponed);
-    first.map(|job| job.block)
 }
 
 /// What an operation means for a sector that could not be saved: only what writes all of it brings it to life.

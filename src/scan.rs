@@ -103,6 +103,13 @@ impl Pace {
         }
     }
 
+    /// Whether a place that fails for another reason than the medium is to be tried once more.
+    fn tries_again(&mut self) -> bool {
+        let again = self.attempts < ATTEMPTS;
+        self.attempts += u32::from(again);
+        again
+    }
+
     /// How long to wait before the next step; none when it may come now.
     fn wait(&mut self, begun: u64) -> Option<Delta> {
         let passed = self.step.elapsed();
@@ -161,7 +168,8 @@ pub(crate) fn work(this: &Live<Remap>) {
 
 /// Begins a pass that is due, or makes a step; says when to come again, unless it need not before it is told.
 fn next(this: &Live<Remap>) -> Option<Delta> {
-    if this.config.read_only || this.is_suspending() {
+    // A mode other than read-write stays until the next activation.
+    if this.mode() != Mode::ReadWrite || this.is_suspending() {
         return None;
     }
     let table = this.table()?;
@@ -183,7 +191,7 @@ fn next(this: &Live<Remap>) -> Option<Delta> {
             let _ = begin(this);
             Some(WAIT)
         }
-        Pass::Running if this.mode() != Mode::ReadWrite || this.is_suspect() => Some(WAIT),
+        Pass::Running if this.is_suspect() => Some(WAIT),
         Pass::Running => {
             let mut pace = this.pace.lock();
             if let Some(wait) = pace.wait(this.traffic.begun()) {
@@ -222,13 +230,14 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
             0
         }
         Err(error) => match relocator::fault(error) {
-            Fault::Elsewhere if pace.attempts < ATTEMPTS => {
-                pace.attempts += 1;
+            Fault::Elsewhere if pace.tries_again() => {
                 pace.buffer = Some(buffer);
                 return Err(error);
             }
             Fault::Elsewhere => 0,
-            Fault::Medium | Fault::Unclear => look_closer(this, table, at, piece.len, &mut buffer)?,
+            Fault::Medium | Fault::Unclear => {
+                look_closer(this, table, at, piece.len, pace, &mut buffer)?
+            }
         },
     };
     pace.attempts = 0;
@@ -306,6 +315,7 @@ fn look_closer(
     table: &Table,
     start: Sector,
     len: Sectors,
+    pace: &mut Pace,
     buffer: &mut Buffer,
 ) -> Result<u64> {
     let mut found = 0u64;
@@ -321,7 +331,10 @@ fn look_closer(
         }
         if let (Err(error), Some(block)) = (read, size.block_of(at)) {
             if relocator::fault(error) == Fault::Elsewhere {
-                return Err(error);
+                if pace.tries_again() {
+                    return Err(error);
+                }
+                continue;
             }
             found = found.saturating_add(rescue(this, table, block, at, piece.place)?);
         }
@@ -353,6 +366,8 @@ fn rescue(
             Ok(dead.max(1))
         }
         Err(error) if [EBUSY, EAGAIN, ENOMEM].contains(&error) || this.is_suspect() => Err(error),
+        // Nothing is known against a block on a spare that is gone.
+        Err(error) if error == ENXIO => Ok(0),
         // It is in the log, and the pass goes on.
         Err(_) => Ok(1),
     }

@@ -22,6 +22,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::target::Target;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
+use crate::health;
 use crate::health::Health;
 use crate::latency::Latencies;
 use crate::message;
@@ -820,6 +821,7 @@ impl Target for Remap {
         this.suspending.store(false, Ordering::Relaxed);
         metadata::activate(this)?;
         this.note_room();
+        health::assess(this);
         Ok(())
     }
 

@@ -13,9 +13,10 @@ use super::memory;
 use super::now;
 use super::run;
 use super::runs;
+use super::For;
 use super::Job;
 use super::Origin;
-use super::Patience;
+use super::Postponed;
 use super::Session;
 use super::MEMORY_INTERVAL;
 use super::ROOM;
@@ -77,7 +78,7 @@ const PROBE_INTERVAL: Delta = Delta::from_millis(1000);
 /// Deals with the requests that wait for the worker.
 pub(crate) fn serve(this: &Live<Remap>) {
     loop {
-        match run(this, Patience::Forever, |session| Ok(session.round())) {
+        match run(this, For::Requests, |session| Ok(session.round())) {
             Ok(true) => super::give_way(this),
             Ok(false) => return,
             // The device is suspended, so all requests have ended.
@@ -151,24 +152,15 @@ impl Session<'_> {
             self.rescue(&mut jobs, &requests, &again);
         }
         let mut unfinished = DeferredList::new();
-        while let Some(request) = again.pop() {
-            let failed =
-                |job: &Job| job.error.is_some() && self.touched(&request, job.block).is_some();
-            // To look at it again would only have its block fail to move again.
-            if jobs.iter().any(failed) {
-                let status = failure(&request);
-                self.end(request, status);
-            } else {
-                unfinished.push(request);
+        for (list, examined) in [(&mut again, false), (&mut requests, true)] {
+            while let Some(mut request) = list.pop() {
+                match self.outcome(&mut request, &jobs, examined) {
+                    Some(status) => self.end(request, status),
+                    None => unfinished.push(request),
+                }
             }
         }
-        short_of_memory |= jobs.iter().any(|job| job.postponed);
-        while let Some(mut request) = requests.pop() {
-            match self.outcome(&mut request, &jobs) {
-                Some(status) => self.end(request, status),
-                None => unfinished.push(request),
-            }
-        }
+        short_of_memory |= (jobs.iter()).any(|job| job.postponed == Some(Postponed::Memory));
         jobs.clear();
         self.relocator.jobs = jobs;
         while let Some(request) = self.relocator.pending.pop() {
@@ -508,10 +500,14 @@ impl Session<'_> {
     }
 
     /// Marks a block as moving of which a place is bad.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` when that is on a spare that does not answer, `ENOSPC` when there is no free slot, `ENOMEM`.
     fn mark_bad(&mut self, block: Block, place: Place, cause: Cause) -> Result<Job> {
         let job = match place {
             // To leave a spare that is gone would be to lose what it holds.
-            Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(EIO),
+            Place::Spare { spare, .. } if !self.spare_answers(spare) => Err(ENXIO),
             Place::Spare { spare, .. } => {
                 self.this.note_failing_spare(spare);
                 self.mark_to_leave(block)
@@ -532,7 +528,6 @@ impl Session<'_> {
 
     /// Moves a block of which a sector could not be read at the first attempt; see [`super::save`].
     pub(super) fn save(&mut self, at: Sector, place: Place) -> Result {
-        self.unasked = true;
         self.check_wanted()?;
         self.check_writable()?;
         let block = self.table.block_size.block_of(at).ok_or(EINVAL)?;
@@ -546,7 +541,7 @@ impl Session<'_> {
         let [job] = jobs;
         match job.error {
             Some(error) => Err(error),
-            None if job.postponed => Err(EAGAIN),
+            None if job.postponed.is_some() => Err(EAGAIN),
             None => Ok(()),
         }
     }
@@ -594,7 +589,7 @@ impl Session<'_> {
             Some(error) => crate::warn_ratelimited!(
                 "{name}: sector {sector}: its block could not be relocated ({what}): {error:?}\n"
             ),
-            None if job.whole && !job.postponed => crate::warn_ratelimited!(
+            None if job.whole && job.postponed.is_none() => crate::warn_ratelimited!(
                 "{name}: sector {sector}: its block was relocated to spare {spare} ({what}), \
                  {unreadable} sectors are unreadable\n"
             ),
@@ -640,8 +635,10 @@ impl Session<'_> {
         let former = self.table.spares.record(bad).ok_or(EINVAL)?;
         let leaves = !job.whole;
         let other = self.emptiest_of(|spare| *spare != bad.spare());
-        // A block stays in a slot that may be good, as what lives there would have to be read.
-        if !job.slot_is_bad && (leaves || other.is_none()) {
+        // A block stays in a slot that may be good, as what lives there would have to be read; and nobody has asked a block to leave
+        // that is healed.
+        let stays = leaves && (!job.slot_is_bad || self.whom == For::Heal);
+        if stays || (!job.slot_is_bad && other.is_none()) {
             return Err(error);
         }
         let slot = (self.free_slot(other)).inspect_err(|_| self.this.note_refusal())?;
@@ -694,12 +691,7 @@ impl Session<'_> {
         if let Some(former) = job.from {
             let start = self.slot_sector(former)?;
             let origin = Origin::Spare(former.spare());
-            let wanted = job.before.without(covered);
-            live = self.read_from(origin, start, wanted)?;
-            if live != wanted && !self.ask_spare(former.spare()) {
-                // Nothing is lost yet: the spare may come back.
-                return Err(EIO);
-            }
+            live = self.read_or_lose(origin, start, job.before.without(covered))?;
             if let Err(failed) = self.write_slot_masked(job, live) {
                 return Ok(Err(failed));
             }
@@ -711,11 +703,11 @@ impl Session<'_> {
                 .without(job.before)
                 .without(covered);
             let start = self.table.block_size.first_sector(job.block).0;
-            let read = self.read_from(Origin::Main, start, wanted)?;
-            if job.from.is_some() && read != wanted && !self.try_main() {
-                // The same holds for what main has of it.
-                return Err(EIO);
-            }
+            // What main has of it is not there any more for a block that leaves its slot.
+            let read = match job.from {
+                Some(_) => self.read_or_lose(Origin::Main, start, wanted)?,
+                None => self.read_from(Origin::Main, start, wanted, false)?,
+            };
             if let Err(failed) = self.write_slot_masked(job, read) {
                 return Ok(Err(failed));
             }
@@ -770,13 +762,16 @@ impl Session<'_> {
         Some((at as usize, count as usize, from.checked_sub(start)?))
     }
 
-    /// The status with which a request ends whose blocks have moved, as far as they have; none when it has to be looked at again.
-    fn outcome(&mut self, request: &mut Deferred, jobs: &[Job]) -> Option<Status> {
+    /// The status with which a request ends whose blocks have moved, as far as they have; none when it has to be looked at again,
+    /// because all of it was not `examined`, or a block is left for the next round.
+    fn outcome(&mut self, request: &mut Deferred, jobs: &[Job], examined: bool) -> Option<Status> {
         let mine = |job: &&Job| self.touched(request, job.block).is_some();
-        if jobs.iter().filter(mine).any(|job| job.postponed) {
+        let failed = jobs.iter().filter(mine).any(|job| job.error.is_some());
+        let postponed = jobs.iter().filter(mine).any(|job| job.postponed.is_some());
+        // When a block has failed to move, it would do so again.
+        if !failed && (postponed || !examined) {
             return None;
         }
-        let failed = jobs.iter().filter(mine).any(|job| job.error.is_some());
         let writes = super::direction(request.operation()) == Direction::Write;
         // What is durable in one copy only is not acknowledged.
         if writes && (failed || self.this.mode() != Mode::ReadWrite) {
@@ -791,16 +786,15 @@ impl Session<'_> {
         while done < len {
             let (at, piece) = self.piece(start, done, len, Direction::Read);
             let moved = |job: &Job| self.table.block_size.block_of(at) == Some(job.block);
-            if jobs.iter().any(moved) {
-                let status = match piece.place {
-                    Place::Spare { .. } if self.insist(request, done, at, piece) => None,
-                    // Its block could not be moved, but it may be read.
-                    Place::Main if self.insist(request, done, at, piece) => None,
-                    Place::Dead { .. } | Place::Lost => Some(Status::MEDIUM),
-                    _ => Some(failure(request)),
-                };
-                if status.is_some() {
-                    return status;
+            let moved = jobs.iter().any(moved);
+            if moved || !examined {
+                // A block that could not be moved may be read where it is.
+                let tried = !(moved && matches!(piece.place, Place::Dead { .. }));
+                if !(tried && self.insist(request, done, at, piece)) {
+                    return Some(match piece.place {
+                        Place::Dead { .. } | Place::Lost => Status::MEDIUM,
+                        _ => failure(request),
+                    });
                 }
             }
             done = done.saturating_add(piece.len.0);
@@ -832,7 +826,7 @@ impl Session<'_> {
     }
 
     /// Asks a spare whether it is there.
-    fn ask_spare(&mut self, spare: SpareIndex) -> bool {
+    pub(super) fn ask_spare(&mut self, spare: SpareIndex) -> bool {
         let device = self.this.spare_device(spare);
         let answered = device.is_some_and(|device| self.device_answers(device, device.sectors()));
         if let Some(known) = self.spares_answered.get(spare.get()) {

@@ -169,6 +169,11 @@ impl Model {
         self.time
     }
 
+    /// The level that was reported last.
+    pub const fn level(&self) -> Level {
+        self.level.level
+    }
+
     /// Lets time pass. Nothing happens when `time` is before [`Self::time`].
     pub fn advance(&mut self, time: ServiceTime) {
         let days = time.since(self.time).days();

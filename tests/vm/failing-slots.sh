@@ -24,6 +24,7 @@ main() {
 	bad_when_new
 	bad_for_many
 	dmsetup remove remap
+	bad_for_healing
 	spare_gone
 	pages_bad
 	pages_gone
@@ -167,6 +168,26 @@ bad_for_many() {
 	equal "their block has moved on by one place" $((place + 8)) "$(spare_sector remap 696)"
 	spare_fails
 	check "status agrees with list" agree remap
+}
+
+# Main can read again what it could not when a block was relocated, but the place of the
+# block takes no more, and cannot give all that it has.
+bad_for_healing() {
+	local place
+	activate
+	failing main "$main_disk" reads:1104:2
+	remap remap add 1104
+	failing main "$main_disk"
+	place=$(($(spare_sector remap 1106) - 2))
+	mark_log
+	spare_fails "writes:$place:1" "reads:$((place + 2)):1"
+	check "a sector that main can read again is read" sectors holds "$dev" 1104 1 old
+	check "its place does not take it" within 60 logged 'spare 0 is failing'
+	remap remap sync
+	equal "the block is not driven out for that" "$((place + 2))" "$(spare_sector remap 1106)"
+	spare_fails
+	check "and nothing of it is lost" sectors holds "$dev" 1104 8 old
+	dmsetup remove remap
 }
 
 # One of three spares is gone for a while, with all that is on it.  The third one came when
