@@ -6,7 +6,8 @@
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh
 
-blocks=100000
+size=131072
+blocks=20000
 dev=/dev/mapper/remap
 
 message() {
@@ -19,7 +20,18 @@ list() {
 }
 
 activate() {
-	remap_create remap /dev/main /dev/spare 'block_size 1'
+	remap_create remap /dev/mapper/main /dev/spare 'block_size 1'
+}
+
+# slow_down: main takes so long for a block that no message comes to its end, however fast the
+# machine is.  speed_up: it does not.
+slow_down() { change_main "delay /dev/disk 0 50"; }
+speed_up() { change_main "linear /dev/disk 0"; }
+
+change_main() {
+	dmsetup reload main --table "0 $size $1"
+	dmsetup suspend --noflush main
+	dmsetup resume main
 }
 
 # is_at_work: a message has relocated some blocks.
@@ -27,24 +39,32 @@ is_at_work() {
 	[[ $(remap_status remap used) -gt 0 ]]
 }
 
+# is_unfinished: there are blocks that are not relocated.
+is_unfinished() {
+	[[ $(remap_status remap used) -lt $blocks ]]
+}
+
 # interrupt SIGNAL MESSAGE: sends the message, and prints with which errno it ended.
 interrupt() {
-	/tests/interrupt.py remap "$1" 0.3 "$2"
+	slow_down
+	/tests/interrupt.py remap "$1" "$2"
+	speed_up
 }
 
 # kill_dmsetup SIGNAL: kills a dmsetup that relocates all blocks.
 kill_dmsetup() {
 	local relocating status=0
-	message remove 0 "$blocks"
+	message remove 0 "$size"
+	slow_down
 	dmsetup message remap 0 add 0 "$blocks" &
 	relocating=$!
-	within 10 is_at_work
-	SECONDS=0
+	within 60 is_at_work
 	kill "-$1" "$relocating"
 	# The shell would report that it was killed.
 	wait "$relocating" 2>/dev/null || status=$?
 	equal "dmsetup is gone after SIG$1" $((128 + $(kill -l "$1"))) "$status"
-	check "it is gone soon" test "$SECONDS" -le 3
+	check "it has not done its work before" is_unfinished
+	speed_up
 }
 
 # is_consistent WHEN: after an interrupted message everything is in order.
@@ -57,22 +77,22 @@ is_consistent() {
 	dmsetup remove remap
 	activate
 	equal "what was done is there after the next activation, $1" "$before" "$(list)"
-	check "the device reads as the list says, $1" /tests/places.py remap /dev/main /dev/spare
+	check "the device reads as the list says, $1" /tests/places.py remap /dev/disk /dev/spare
 	check "nothing was lost, $1" cmp "$dev" /tmp/data
 }
 
 takes_turns() {
 	local relocating status=0
-	message remove 0 "$blocks"
+	message remove 0 "$size"
+	slow_down
 	message add 0 "$blocks" &
 	relocating=$!
-	within 10 is_at_work
-	SECONDS=0
+	within 60 is_at_work
 	check "another message is carried out while a long one is at work" message add 120000
 	equal "its effect can be seen at once" "120000 1 0" \
 		"$(message list 120000 | cut -d ' ' -f 1-3)"
-	check "it does not wait for the long one" test "$SECONDS" -le 5
-	check "which is still at work" kill -0 "$relocating"
+	check "the long one is still at work" is_unfinished
+	speed_up
 	wait "$relocating" || status=$?
 	equal "a long message ends well when it is let" 0 "$status"
 	equal "both have done their work" $((blocks + 1)) "$(remap_status remap used)"
@@ -80,21 +100,24 @@ takes_turns() {
 
 gives_way() {
 	local relocating status=0
-	message remove 0 131072
+	message remove 0 "$size"
+	slow_down
 	message add 0 "$blocks" >/tmp/answer 2>&1 &
 	relocating=$!
-	within 10 is_at_work
-	SECONDS=0
+	within 60 is_at_work
 	dmsetup suspend remap
-	check "a suspend does not wait for a long message" test "$SECONDS" -le 3
+	check "a suspend does not wait for a long message" is_unfinished
 	dmsetup resume remap
+	speed_up
 	wait "$relocating" || status=$?
 	matches "the message ends with EBUSY" 'Device or resource busy' "$(</tmp/answer)"
 	is_consistent "after a suspend"
 }
 
-null_disk main 64
+null_disk disk $((size / 2048))
 null_disk spare 64
+modprobe dm-delay
+dmsetup create main --table "0 $size linear /dev/disk 0"
 activate
 dd if=/dev/urandom of=/tmp/data bs=1M count=64 status=none
 dd if=/tmp/data of="$dev" bs=1M oflag=direct status=none
@@ -105,12 +128,13 @@ kill_dmsetup TERM
 kill_dmsetup KILL
 is_consistent "after SIGKILL"
 takes_turns
+message remove 120000
 equal "removing is interrupted, too" EINTR "$(interrupt SIGTERM "remove 0 $blocks")"
 is_consistent "after an interrupted remove"
 gives_way
 
-message remove 0 131072
+message remove 0 "$size"
 check "messages of all kinds from many processes do not disturb each other" \
 	/tests/messages.py remap $((10 * effort))
-check "afterwards the device reads as the list says" /tests/places.py remap /dev/main /dev/spare
+check "afterwards the device reads as the list says" /tests/places.py remap /dev/disk /dev/spare
 check "and has its data" cmp "$dev" /tmp/data
