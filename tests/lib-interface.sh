@@ -31,6 +31,13 @@ writes_of() { statistic "$1" 5; }
 discards_of() { statistic "$1" 12; }
 flushes_of() { statistic "$1" 16; }
 
+# under_way NAME: prints how many requests for a mapped device have not ended yet.
+under_way() {
+	local reads writes
+	read -r reads writes <"/sys/block/$(dmsetup info -c --noheadings -o blkdevname "$1")/inflight"
+	echo $((reads + writes))
+}
+
 # changes DISK...: prints how many requests of each disk could have changed it, or made
 # changes stable: writes, discards and flushes.
 changes() {
