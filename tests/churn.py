@@ -19,7 +19,8 @@ Without writers and readers the sectors may hold anything.
 
 	--first SECTOR --count SECTORS		where (0, 2048)
 	--block SECTORS		the size of a block (8)
-	--seconds S		how long a round lasts; 0: until SIGTERM (5)
+	--seconds S		how long a round lasts; 0: until SIGTERM (5); longer, when nothing
+				was written, read or moved yet
 	--rounds N		how many rounds (1)
 	--writers N --readers N --movers N	how many processes (8, 2, 1)
 	--span SECTORS		how many sectors in a row have the same writer, and how
@@ -56,6 +57,7 @@ import places
 
 SECTOR = direct.SECTOR
 READ_SECTORS = 64
+PATIENCE = 60
 STAMP = struct.Struct('<8s3Q')
 MAGIC = b'numbered'
 ON_MAIN, ON_SPARE, UNKNOWN = range(3)
@@ -309,19 +311,28 @@ def stop(children):
     return sum(os.waitpid(child, 0)[1] != 0 for child in children)
 
 
-def wait(seconds):
-    """Waits for some time, or, when that is 0, for SIGTERM."""
+def wait(seconds, enough):
+    """Waits for some time, or, when that is 0, for SIGTERM; and then until there was enough, which
+    takes long only on a slow machine."""
     signal.sigtimedwait([signal.SIGTERM], seconds or 1e6)
+    end = time.monotonic() + PATIENCE
+    while not enough() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def begin(options, state):
     """Takes what there is as what must be there."""
     disks = places.Places(options.name, options.main, options.spares)
     device = direct.Device(options.file)
-    for at in range(options.count if options.writers + options.readers else 0):
-        number = number_in(device.read(options.first + at, 1), options.first + at)
-        state.acknowledged[at] = number
-        state.sent[at] = max(state.sent[at], number)
+    count = options.count if options.writers + options.readers else 0
+    for start in range(0, count, READ_SECTORS):
+        length = min(READ_SECTORS, count - start)
+        data = device.read(options.first + start, length)
+        for at in range(start, start + length):
+            place = (at - start) * SECTOR
+            number = number_in(data[place:place + SECTOR], options.first + at)
+            state.acknowledged[at] = number
+            state.sent[at] = max(state.sent[at], number)
     for block in range(len(state.places)):
         sector = options.first + block * options.block
         state.places[block] = ON_SPARE if sector in disks.relocated else ON_MAIN
@@ -331,20 +342,24 @@ def begin(options, state):
 
 def run(options, state):
     kinds = [Writer] * options.writers + [Reader] * options.readers + [Mover] * options.movers
+    wanted = [options.writers, options.readers, options.movers, options.movers]
     begin(options, state)
+
+    def everything_was_done():
+        return all(done or not want for want, done in zip(wanted, map(state.did, range(COUNTS))))
+
     print('begins', flush=True)
     for turn in range(options.rounds):
         children = start([kind(options, state, number, f'{options.seed} {turn}')
                           for number, kind in enumerate(kinds)])
-        wait(options.seconds)
+        wait(options.seconds, everything_was_done)
         failed = stop(children)
         if failed:
             raise Wrong(f'{failed} processes have failed')
         check_all(options, state, state.acknowledged, state.sent)
     did = [state.did(what) for what in range(COUNTS)]
     print('{} writes, {} reads, {} times add, {} times remove, {} errors'.format(*did))
-    wanted = [options.writers, options.readers, options.movers, options.movers]
-    if any(want and not done for want, done in zip(wanted, did)):
+    if not everything_was_done():
         raise Wrong('not everything was done that was to be checked')
 
 

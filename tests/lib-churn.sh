@@ -20,7 +20,12 @@ busy_disk() {
 begin_churn() {
 	/tests/churn.py run "$@" --seconds 0 >/tmp/churn 2>&1 &
 	churning=$!
-	within 60 grep -q begins /tmp/churn
+	within 300 churn_begins
+}
+
+# churn_begins: it has begun, or will not any more: end_churn says why.
+churn_begins() {
+	grep -q begins /tmp/churn || [[ ! -e /proc/$churning ]]
 }
 
 # stop_churn: ends it, and succeeds when all that it looked at was right.
