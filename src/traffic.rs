@@ -9,6 +9,7 @@
 
 use crate::sync::percpu::Counters;
 use crate::sync::rcu;
+use core::sync::atomic::fence;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
@@ -114,6 +115,8 @@ impl Traffic {
     /// Counts a request as ended. Nothing of it may be under way any more.
     #[inline(always)]
     pub(crate) fn end(&self, ticket: Ticket) {
+        // What the request did comes before the count, for whoever waits in `drain`. No instruction on x86-64.
+        fence(Ordering::Release);
         self.counters
             .increment::<ENDED, TICKETS>(ticket.0 & Ticket::MASK);
     }
@@ -143,6 +146,8 @@ impl Traffic {
                 pause = Delta::from_micros(pause.as_nanos() / 1000 * 2);
             }
         }
+        // What the requests did comes before what the caller does now: see `end`.
+        fence(Ordering::Acquire);
     }
 
     /// Whether a request of an epoch in which none begins any more is under way.
