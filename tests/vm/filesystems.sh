@@ -93,32 +93,45 @@ files_on_bad_disk() {
 
 # Blocks of files are relocated and brought back while the files are written.
 files_on_the_move() {
-	local writer first count name round status=0 written=0
+	local writer status=0 written=0
 	touch /root/writing
+	: >/root/written
 	write_files &
 	writer=$!
-	for round in 1 2; do
-		for name in {0..4}; do
-			read -r first count < <(extent "$name")
-			remap remap add "$first" "$count" || status=$?
-		done
-		for name in {0..4}; do
-			read -r first count < <(extent "$name")
-			# Not all of them, and not at the boundaries at which they were relocated.
-			remap remap remove $((first + round * 8)) $((count / 2)) || status=$?
-		done
+	move_files 8
+	move_files 16
+	# The writer may not have had its turns yet.
+	until [[ $(times_written) -ge 8 || ! -e /proc/$writer ]]; do
+		move_files 8
 	done
 	rm /root/writing
 	wait "$writer" || written=$?
 	equal "$(promise "all blocks could be moved while files were written")" 0 "$status"
 	equal "$(promise "all files could be written while blocks moved")" 0 "$written"
-	check "$(promise "files were written many times meanwhile")" test "$(wc -l </root/written)" -ge 8
+	check "$(promise "files were written many times meanwhile")" test "$(times_written)" -ge 8
 	check "$(promise "all files are as written last")" all_files
+}
+
+# move_files SECTORS: relocates the blocks of all files and brings some of them back, from so many
+# sectors on, which is not where they were relocated.  Sets status when that fails.
+move_files() {
+	local name first count
+	for name in {0..4}; do
+		read -r first count < <(extent "$name")
+		remap remap add "$first" "$count" || status=$?
+	done
+	for name in {0..4}; do
+		read -r first count < <(extent "$name")
+		remap remap remove $((first + $1)) $((count / 2)) || status=$?
+	done
+}
+
+times_written() {
+	wc -l </root/written
 }
 
 write_files() {
 	local name
-	: >/root/written
 	while [[ -e /root/writing ]]; do
 		for name in {0..4}; do
 			write_file "$name"
