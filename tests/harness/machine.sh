@@ -59,7 +59,7 @@ cut_power() {
 	truncate -s 1M "$folder/disk"
 	DM_REMAP_KO='' "$vm" --disk "$folder/disk" "$folder/script" >"$folder/output" &
 	local machine=$!
-	within 60 grep -q written "$folder/output"
+	within 300 grep -q written "$folder/output"
 	kill -TERM "$machine"
 	status=0
 	wait "$machine" || status=$?

@@ -3,7 +3,7 @@
 # A million relocated blocks: a message makes them, the next activation finds them again, data
 # is where it was, and each takes 24 bytes of memory at most.
 #
-# vm: --mem 3072 --timeout 1800
+# vm: --mem 3072
 
 # shellcheck source=lib.sh
 . /tests/lib.sh
