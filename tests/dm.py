@@ -56,7 +56,14 @@ class Mapped:
     def list(self):
         """The relocated blocks: a list of words for each."""
         room = 64 * (int(self.value('used')) + 256)
-        return [line.split() for line in self.message('list', room).splitlines()]
+        while True:
+            try:
+                return [line.split() for line in self.message('list', room).splitlines()]
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+            # More blocks were relocated meanwhile.
+            room *= 2
 
     def suspend(self, noflush=False, lockfs=True):
         self.request(DEV_SUSPEND, flags=SUSPEND | (NOFLUSH if noflush else 0)
