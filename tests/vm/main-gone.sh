@@ -44,15 +44,24 @@ more_than() {
 	[[ $(number "$1") -gt $2 ]]
 }
 
+events() {
+	dmsetup info -c --noheadings -o events remap
+}
+
+more_events() {
+	[[ $(events) -gt $1 ]]
+}
+
 gone_for_a_while() {
 	local writes events
 	within 20 more_than writes 100
 	mark_log
-	events=$(dmsetup info -c --noheadings -o events remap)
+	events=$(events)
 	goes_away
 	check "main is suspected when it fails everywhere" within 60 mode_is suspect
-	expect_log "the log says so" 'main does not answer at all'
-	check "and so does an event" test "$(dmsetup info -c --noheadings -o events remap)" -gt "$events"
+	# Whoever finds that says so right after it can be seen.
+	check "the log says so" within 60 logged 'main does not answer at all'
+	check "and so does an event" within 60 more_events "$events"
 	for ((turn = 1; turn <= effort; turn++)); do
 		writes=$(number writes)
 		check "requests go on to end, time $turn" within 60 more_than writes $((writes + 100))
@@ -63,7 +72,7 @@ gone_for_a_while() {
 		"$(remap_values remap mode used relocated_auto refused)"
 	comes_back
 	check "main is not suspected any more when it is back" within 60 mode_is rw
-	expect_log "the log says so, too" 'main answers again'
+	check "the log says so, too" within 60 logged 'main answers again'
 	writes=$(number writes)
 	within 60 more_than writes $((writes + 200))
 	equal "no block was relocated for what had failed" 'used=8 relocated_auto=0 refused=0' \
