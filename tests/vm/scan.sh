@@ -13,9 +13,9 @@ scan() {
 	remap remap scan status | sed -n "s/^$1=//p"
 }
 
-# passes NUMBER: so many passes have ended.
+# passes NUMBER: so many passes have ended, or more.
 passes() {
-	[[ $(remap_status remap scan_passes) == "$1" ]]
+	[[ $(remap_status remap scan_passes) -ge $1 ]]
 }
 
 main() {
