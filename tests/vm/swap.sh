@@ -17,6 +17,8 @@ dev=/dev/mapper/remap
 
 main() {
 	local memory swapped turn
+	# Other drivers take what they need in a hurry from what is kept free, and complain when it is gone.
+	echo 16384 >/proc/sys/vm/min_free_kbytes
 	memory=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
 	failing_disk main /dev/vda
 	remap_create remap /dev/mapper/main /dev/vdb
