@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-all test-mutations test-debug debug-kernel bench fuzz simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-all test-mutations test-debug debug-kernel bench fuzz stress simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -31,6 +31,9 @@ debug-kernel: ## Build the kernel that checks itself, and print where it is
 
 fuzz: ## Feed what reads metadata, table lines and messages with guided random input, for FUZZ_TIME=60 seconds
 	@scripts/fuzz --time $(or $(FUZZ_TIME),60)
+
+stress: ## Let everything happen at once, at random, for STRESS_TIME=300 seconds; SEED=n plays a failed episode again, KERNEL=debug is another kernel
+	@scripts/stress --time $(or $(STRESS_TIME),300) $(if $(SEED),--seed $(SEED)) $(if $(filter debug,$(KERNEL)),--debug-kernel)
 
 bench: ## Measure the cost of a request by the instruction clock
 	@scripts/bench
