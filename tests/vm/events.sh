@@ -12,21 +12,24 @@ events() {
 	dmsetup info -c --noheadings -o events remap
 }
 
-# settled: nothing has happened for a moment; the health follows what happens a little later.
-settled() {
-	local before
-	before=$(events)
-	sleep 0.5
-	[[ $(events) == "$before" ]]
+# settles HEALTH: waits until the health, which follows what happens a little later, is this one, and
+# all who wait have been told: a suspend waits for what the device does by itself.
+settles() {
+	within 60 health_is "$1"
+	dmsetup suspend remap
+	dmsetup resume remap
+}
+
+health_is() {
+	[[ $(remap_values remap health) == "health=$1" ]]
 }
 
 # wait_and COMMAND...: how dmsetup wait ends when COMMAND runs meanwhile.
 wait_and() {
 	local waiting status=0
-	within 10 settled
-	timeout 10 dmsetup wait remap "$(events)" >/tmp/wait &
+	timeout 120 dmsetup wait remap "$(events)" >/tmp/wait &
 	waiting=$!
-	within 5 grep -q dm_wait_event "/proc/$(within 5 pgrep -P "$waiting")/stack"
+	within 60 grep -q dm_wait_event "/proc/$(within 60 pgrep -P "$waiting")/stack"
 	"$@"
 	wait "$waiting" || status=$?
 	echo "$status"
@@ -56,10 +59,11 @@ mark_log
 equal "it returns when a write fails and is relocated" 0 "$(wait_and sectors write "$dev" 24001 1 new)"
 expect_log "the log names the device, the sector, what was done and why" \
 	'25[0-9]:[0-9]+: sector 24000: .*relocated to spare 0 \(write\), 3 sectors are unreadable'
+# From here on the health stays as it is.
+settles watch
 null_bad main 24100-24100
 equal "and when a read fails" 0 "$(wait_and sectors lost "$dev" 24100 1)"
 expect_log "the log names that sector, too" 'sector 24096: .*relocated to spare 0 \(read\), 1 sectors are unreadable'
-within 10 settled
 before=$(events)
 sectors lost "$dev" 24100 1
 equal "a sector that is known to be unreadable raises no event" "$before" "$(events)"
@@ -73,6 +77,8 @@ after=$(events)
 equal "all of them were relocated" 'used=567 relocated_auto=66' "$(remap_values remap used relocated_auto)"
 check "and raised an event" test "$after" -gt "$before"
 check "but not one for each of them" test $((after - before)) -le 32
+equal "the health has not changed again" 'health=watch' "$(remap_values remap health)"
+explain "$(remap remap health)"
 check "nor has the log a line for each" test "$(new_log | grep -c 'was relocated')" -lt 64
 
 equal "it returns when the mode changes" 0 "$(wait_and message set auto 0)"
