@@ -121,7 +121,8 @@ complaints() {
 # sound: the filesystem on the disk, unmounted but for btrfs's own look at its checksums.
 sound() {
 	if [[ $type == btrfs ]]; then
-		btrfs scrub start -B -r "$mnt" | tee /root/scrub | grep -q 'no errors found' || return
+		btrfs scrub start -B -r "$mnt" >/root/scrub || return
+		grep 'no errors found' /root/scrub || return
 	fi
 	umount "$mnt"
 	case $type in
