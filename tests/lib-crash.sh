@@ -26,7 +26,7 @@ replayed() {
 	output=$(/tests/crash.py --bad "$2" --seed "$seed" --rounds $((3 * effort)) "${@:3}" 2>&1) || status=$?
 	equal "no crash loses anything, $1 (seed $seed)" 0 "$status"
 	explain "$output"
-	within 10 remove_mapped
+	within 60 remove_mapped
 	for name in base record replay{0..3}; do
 		rmdir "/sys/kernel/config/nullb/$name"
 	done

@@ -82,9 +82,9 @@ scsi_disk() {
 	local blocks='/sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block'
 	modprobe -a sd_mod
 	modprobe scsi_debug "dev_size_mb=$1" delay=0 "${@:2}"
-	within 10 compgen -G "$blocks/*" >/dev/null
+	within 60 compgen -G "$blocks/*" >/dev/null
 	scsi_disk=/dev/$(basename "$(compgen -G "$blocks/*")")
-	within 10 test -b "$scsi_disk"
+	within 60 test -b "$scsi_disk"
 }
 
 # scsi_bad FIRST COUNT: from now on, medium errors for reads of these sectors, as
@@ -130,12 +130,12 @@ remove_all() {
 	local mounts disk
 	mapfile -t mounts < <(findmnt -rn -o TARGET -t ext2,ext3,ext4,xfs,btrfs | grep -vx / | tac)
 	[[ ${#mounts[@]} -eq 0 ]] || umount "${mounts[@]}"
-	within 10 remove_mapped
+	within 60 remove_mapped
 	[[ ! -d /sys/module/dm_remap ]] || rmmod dm_remap
 	for disk in /sys/kernel/config/nullb/*/power; do
 		[[ ! -e $disk ]] || rmdir "$(dirname "$disk")"
 	done
-	[[ ! -d /sys/module/scsi_debug ]] || within 10 rmmod scsi_debug
+	[[ ! -d /sys/module/scsi_debug ]] || within 60 rmmod scsi_debug
 	[[ ! -d /sys/module/brd ]] || rmmod brd
 }
 

@@ -35,7 +35,7 @@ start_disks() {
 	"$TOP/tests/machine/volatile-disks" "$seed" "$folder"/{main:2,journal:1:safe,spare0:2,spare1:2} \
 		>"$folder/server" &
 	server=$!
-	within 20 grep -q ready "$folder/server"
+	within 60 grep -q ready "$folder/server"
 }
 
 # has_begun: the work has begun, or will not.

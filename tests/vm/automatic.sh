@@ -147,7 +147,7 @@ reads_again() {
 	sectors write "$dev" 52 1 new
 	bad
 	check "they are read once main can" sectors holds "$dev" 50 2 old
-	check "and saved then" within 10 all_live
+	check "and saved then" within 60 all_live
 	bad all:48:8
 	check "for good" sectors holds "$dev" 48 4 old
 	check "what was written meanwhile is not replaced" sectors holds "$dev" 52 1 new

@@ -149,8 +149,8 @@ removing_too_early() {
 healing() {
 	disk_good
 	holds "a sector can be read again when main can" "$dev" 100 1 old
-	check "$(promise "its bit gets set")" within 10 is_live 100
-	check "$(promise "status agrees with list then")" within 10 agree remap
+	check "$(promise "its bit gets set")" within 60 is_live 100
+	check "$(promise "status agrees with list then")" within 60 agree remap
 	holds "what was written is not replaced by what main holds" "$dev" 102 1 new
 	disk_bad 100 17
 	holds "a sector that was saved can be read when main fails again" "$dev" 100 1 old

@@ -16,7 +16,7 @@ cycles() {
 
 # refusal MESSAGE: prints what dmsetup says when the message is refused.
 refusal() {
-	if timeout 10 dmsetup message remap 0 "$@" 2>&1; then
+	if timeout 60 dmsetup message remap 0 "$@" 2>&1; then
 		echo accepted
 	fi
 }
@@ -28,8 +28,8 @@ refuses_messages() {
 		matches "\"$message\" is refused while the device is suspended" \
 			'Device or resource busy' "$(refusal "$message")"
 	done
-	check "status answers while the device is suspended" timeout 10 dmsetup status remap
-	check "lookup, too" timeout 10 dmsetup message remap 0 lookup 0
+	check "status answers while the device is suspended" timeout 60 dmsetup status remap
+	check "lookup, too" timeout 60 dmsetup message remap 0 lookup 0
 	dmsetup resume remap
 }
 

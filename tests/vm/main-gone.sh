@@ -54,7 +54,7 @@ more_events() {
 
 gone_for_a_while() {
 	local writes events
-	within 20 more_than writes 100
+	within 60 more_than writes 100
 	mark_log
 	events=$(events)
 	goes_away
