@@ -19,8 +19,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from dm import Mapped  # noqa: E402
 
-# Who says why in the kernel log.
-SPEAKERS = {'table': 'device-mapper: table: ', 'message': 'dm_remap: '}
+# What a line of the kernel log begins with that says why.  The module says other things, too,
+# at any time.
+SPEAKERS = {'table': re.compile('device-mapper: table: '),
+            'message': re.compile(r'dm_remap: .*: (message refused: |\w+ failed because )')}
 
 
 class Log:
@@ -39,7 +41,7 @@ class Log:
             except BlockingIOError:
                 return lines
             text = record.partition(b';')[2].partition(b'\n')[0].decode('ascii', 'replace')
-            if text.startswith(speaker):
+            if speaker.match(text):
                 lines.append(text)
 
 
