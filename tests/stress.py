@@ -143,7 +143,7 @@ class Actor:
         """Sends a message, which may fail with these errors."""
         operation = self.model.begin(self.name, text)
         try:
-            self.episode.mapped.message(text, 1 << 16)
+            self.episode.mapped.message(text, 1 << 18)
             self.model.end(operation)
         except OSError as error:
             self.model.end(operation, result_of(error.errno))
