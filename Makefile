@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-all test-mutations test-debug debug-kernel bench fuzz stress simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-all test-mutations test-debug test-kcsan debug-kernel kcsan-kernel bench fuzz stress simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -23,11 +23,17 @@ test-all: ## Run everything that checks anything, for hours, and sum up
 test-mutations: ## Break the module on purpose, in many ways, and see that the tests find each
 	@tests/mutate
 
-test-debug: ## Run the tests of the virtual machine on the debug kernel
+test-debug: ## Run the tests of the virtual machine on a kernel that checks memory and locks
 	@tests/run --debug-kernel
 
-debug-kernel: ## Build the kernel that checks itself, and print where it is
+test-kcsan: ## Run those in which much happens at once on a kernel that looks for data races
+	@tests/run --kcsan-kernel
+
+debug-kernel: ## Build the kernel of test-debug, and print where it is
 	@scripts/prepare-debug-kernel
+
+kcsan-kernel: ## Build the kernel of test-kcsan, and print where it is
+	@scripts/prepare-debug-kernel --kcsan
 
 fuzz: ## Feed what reads metadata, table lines and messages with guided random input, for FUZZ_TIME=60 seconds
 	@scripts/fuzz --time $(or $(FUZZ_TIME),60)

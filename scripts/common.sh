@@ -253,6 +253,17 @@ kernel_base() {
 	awk '$2 == "=" && $1 ~ /^(VERSION|PATCHLEVEL|SUBLEVEL)$/ { printf "%s%s", dot, $3; dot = "." }' "$1"
 }
 
+# prepared_kernel KIND: prints the folder of the kernel "stock", of the kernel "debug" that
+# checks memory and locks, or of the kernel "kcsan" that looks for data races.
+prepared_kernel() {
+	case $1 in
+	stock) "$TOP/scripts/prepare-kernel" ;;
+	debug) "$TOP/scripts/prepare-debug-kernel" ;;
+	kcsan) "$TOP/scripts/prepare-debug-kernel" --kcsan ;;
+	*) die "there is no kernel \"$1\"" ;;
+	esac
+}
+
 # config_text CONFIG NAME: prints the string that NAME has in a configuration.
 config_text() {
 	sed -n "s/^$2=\"\(.*\)\"\$/\1/p" "$1"

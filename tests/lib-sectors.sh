@@ -32,10 +32,11 @@ remap() {
 live_masks() {
 	local list line masks=()
 	list=$(remap "$1" list)
+	[[ -n $list ]] || return 0
 	while read -r -a line; do
 		masks+=("${line[0]}:${line[4]}")
 	done <<<"$list"
-	[[ -z $list ]] || printf '%s\n' "${masks[*]}"
+	printf '%s\n' "${masks[*]}"
 }
 
 # remap_values NAME KEY...: prints "<key>=<value>" for each KEY of the status.

@@ -5,6 +5,7 @@
 # cannot be read is never invented.
 #
 # ci: debug-kernel
+# races: possible
 
 # shellcheck source=lib-failing.sh
 . /tests/lib-failing.sh

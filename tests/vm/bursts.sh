@@ -3,6 +3,8 @@
 # Hundreds of requests that fail all at once, on all processors, to the same blocks and to
 # different ones, while the device is suspended, reloaded and taken away: each of them ends,
 # and once, and no sector is harmed.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh

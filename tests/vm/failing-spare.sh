@@ -3,6 +3,8 @@
 # A spare that fails: what is on it is an error, never what main holds beneath, until the
 # spare can be read again.  When its metadata cannot be written, what is relocated is
 # served, and nothing new is relocated.
+#
+# races: possible
 
 # shellcheck source=lib-sectors.sh
 . /tests/lib-sectors.sh

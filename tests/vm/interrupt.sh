@@ -2,6 +2,8 @@
 #
 # Messages that take long, and many messages at once.  An interrupted one ends soon;
 # what it has done stays done, and is durable.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh

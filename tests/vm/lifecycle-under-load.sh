@@ -2,6 +2,8 @@
 #
 # Suspend, resume, reload and remove at any moment, under load, while relocating: no
 # request is lost, and none is answered twice.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh

@@ -3,6 +3,8 @@
 # Main is gone as a whole for a while, under load, and comes back: it is suspected until it
 # answers again, no spare block is used up for that, every request ends, and no sector is
 # harmed.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh

@@ -2,6 +2,8 @@
 #
 # One module instance serves any number of devices, each with its own state: twenty of
 # them at once, with blocks that come and go on all of them at the same time.
+#
+# races: possible
 
 # shellcheck source=lib-sectors.sh
 . /tests/lib-sectors.sh

@@ -2,6 +2,8 @@
 #
 # Verified random I/O of all sizes on blocks that are relocated and brought back
 # thousands of times.  A write that was acknowledged stays readable through that.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh

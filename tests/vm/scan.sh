@@ -2,6 +2,8 @@
 #
 # The background pass: it reads main where its sectors live, saves what is weak, and
 # keeps its position.
+#
+# races: possible
 
 # shellcheck source=lib-sectors.sh
 . /tests/lib-sectors.sh

@@ -2,6 +2,8 @@
 #
 # Several spares: blocks on all of them, one more added while blocks are relocated, and
 # one missing.  Then only its blocks fail.
+#
+# races: possible
 
 # shellcheck source=lib-interface.sh
 . /tests/lib-interface.sh

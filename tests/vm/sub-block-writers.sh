@@ -3,6 +3,8 @@
 # Sectors of one block are written by different requests at the same time, while the
 # block is relocated and brought back.  Each sector has the last value that was
 # acknowledged, and what is read of it never goes back.
+#
+# races: possible
 
 # shellcheck source=lib-churn.sh
 . /tests/lib-churn.sh
