@@ -23,6 +23,13 @@ REPLY_BYTES = 1 << 12
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+def target_of(start, length, target, parameters):
+    """A line of a table as TABLE_LOAD has it; the parameters are bytes, and may be any."""
+    words = parameters + b'\0'
+    words += b'\0' * (-len(words) % 8)
+    return TARGET.pack(start, length, 0, TARGET.size + len(words), target.encode()) + words
+
+
 class Mapped:
     """A mapped device that has one target."""
 
@@ -49,7 +56,11 @@ class Mapped:
 
     def message(self, text, room=REPLY_BYTES):
         """Sends a message to the target, and returns what it replies."""
-        data = MESSAGE.pack(0) + text.encode() + b'\0'
+        return self.message_bytes(text.encode(), room)
+
+    def message_bytes(self, text, room=REPLY_BYTES):
+        """The same for any bytes."""
+        data = MESSAGE.pack(0) + text + b'\0'
         flags, _, reply = self.request(TARGET_MSG, data, room=room)
         return reply[:reply.index(b'\0')].decode() if flags & DATA_OUT else ''
 
@@ -78,10 +89,7 @@ class Mapped:
         data, lines = b'', table.splitlines()
         for line in lines:
             start, length, target, *parameters = line.split(None, 3)
-            words = ''.join(parameters).strip().encode() + b'\0'
-            words += b'\0' * (-len(words) % 8)
-            data += TARGET.pack(int(start), int(length), 0, TARGET.size + len(words),
-                                target.encode()) + words
+            data += target_of(int(start), int(length), target, ''.join(parameters).strip().encode())
         self.request(TABLE_LOAD, data, targets=len(lines))
 
     def clear(self):
