@@ -135,13 +135,14 @@ fn blocks(this: &Live<Remap>, range: &SectorRange) -> Result<RangeInclusive<Bloc
 }
 
 /// Says in the log why an operation of the relocator failed.
-fn said(this: &Live<Remap>, verb: &str, result: Result) -> Result {
+fn said<R>(this: &Live<Remap>, verb: &str, result: Result<R>) -> Result<R> {
     result.inspect_err(|error| {
         let why = match *error {
             e if e == EBUSY => "the device is suspended, or about to be; what was done stays done",
             e if e == ENOSPC => "there are not enough free spare blocks, nothing was changed",
             e if e == EROFS => "the table is read-only, or metadata cannot be written",
             e if e == EINTR => "it was interrupted; what was done stays done",
+            e if e == ENOMEM => "there is not enough memory; what was done stays done",
             _ => "of an I/O error; the other blocks of the range were dealt with",
         };
         pr_warn!("{}: {verb} failed because {why}\n", this.log_name());
@@ -175,8 +176,9 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
     let mut next = table.block_size.block_of(from);
     let last = table.block_size.last_block(table.main).ok_or(EINVAL)?;
     let mut left = max;
-    let mut entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL)?;
-    let _relocator = relocator::lock(this, For::Message)?;
+    let entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL);
+    let mut entries = said(this, "list", entries.map_err(Error::from))?;
+    let _relocator = said(this, "list", relocator::lock(this, For::Message))?;
     while let Some(first) = next.filter(|first| *first <= last) {
         let found = listing::blocks_in_range(
             &table.hold_index(),

@@ -363,19 +363,20 @@ struct Worker {
 }
 
 impl Worker {
-    /// Takes over a workqueue, unless it is null, and makes the work item with `function` in it.
+    /// Has `allocate` make a workqueue, and makes the work item with `function` in it. The workqueue is made when there is
+    /// memory for this object, which will destroy it.
     ///
     /// # Safety
     ///
-    /// `queue` is null or was made for this object. `function` may be called with this object's work item from [`Self::queue`] on until this object is
-    /// dropped.
+    /// `allocate` gives null or a workqueue that nobody else has. `function` may be called with this object's work item from
+    /// [`Self::queue`] on until this object is dropped.
     unsafe fn new(
-        queue: *mut bindings::workqueue_struct,
+        allocate: impl FnOnce() -> *mut bindings::workqueue_struct,
         function: unsafe extern "C" fn(*mut bindings::work_struct),
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             // INVARIANT: By the requirements of this function.
-            queue: NonNull::new(queue).ok_or(ENOMEM)?,
+            queue: NonNull::new(allocate()).ok_or(ENOMEM)?,
             // INVARIANT: The work item is initialised before it can be queued.
             work <- Opaque::ffi_init(|work| {
                 // SAFETY: `work` is memory for a work item that stays where it is.
@@ -465,12 +466,12 @@ impl<T: Target> Callbacks<T> {
             return EINVAL.to_errno();
         };
         // SAFETY: By the requirements of this function.
-        let words = match unsafe { OwnedWords::copy(argc, argv) } {
-            Ok(words) => words,
-            Err(error) => return error.to_errno(),
-        };
+        let words = unsafe { OwnedWords::copy(argc, argv) }.map_err(|error| Refusal {
+            reason: c"Not enough memory for the arguments",
+            error,
+        });
         // SAFETY: By the requirements of this function.
-        match unsafe { Self::construct(ti, words.words()) } {
+        match words.and_then(|words| unsafe { Self::construct(ti, words.words()) }) {
             Ok(()) => 0,
             Err(refusal) => {
                 // SAFETY: `ti` is valid; device mapper prints the string and does not change or free it.
@@ -504,14 +505,15 @@ impl<T: Target> Callbacks<T> {
         // SAFETY: The name is a string in the mapped device.
         let name = unsafe { CStr::from_char_ptr(name) };
         // SAFETY: The name is a string.
-        let queue = unsafe { bindings::dm_remap_alloc_workqueue(name.as_char_ptr()) };
-        // SAFETY: `run` may be called with the work item of a `Live` until its workers are dropped, which are the first
-        // fields to be.
-        let worker = unsafe { Worker::new(queue, Self::run) };
-        // SAFETY: The name is a string.
-        let queue = unsafe { bindings::dm_remap_alloc_background_workqueue(name.as_char_ptr()) };
+        let allocate = || unsafe { bindings::dm_remap_alloc_workqueue(name.as_char_ptr()) };
+        // SAFETY: The workqueue is a new one. `run` may be called with the work item of a `Live` until its workers are dropped,
+        // which are the first fields to be.
+        let worker = unsafe { Worker::new(allocate, Self::run) };
+        let allocate =
+            // SAFETY: The name is a string.
+            || unsafe { bindings::dm_remap_alloc_background_workqueue(name.as_char_ptr()) };
         // SAFETY: As above.
-        let background = unsafe { Worker::new(queue, Self::run_background) };
+        let background = unsafe { Worker::new(allocate, Self::run_background) };
         let live = KBox::pin_init(
             try_pin_init!(Live {
                 worker <- worker,
@@ -722,7 +724,10 @@ impl<T: Target> Callbacks<T> {
             // SAFETY: By the requirements of this function.
             let live = unsafe { Self::live(ti) };
             // SAFETY: By the requirements of this function.
-            let words = unsafe { OwnedWords::copy(argc, argv) }?;
+            let words = unsafe { OwnedWords::copy(argc, argv) }.inspect_err(|_| {
+                let name = live.name().to_str().unwrap_or_default();
+                pr_warn!("{name}: message refused: there is not enough memory for its words\n");
+            })?;
             // SAFETY: By the requirements of this function. The buffer overlaps the words of the message, which were
             // copied and are not looked at any more; otherwise it is for this call alone.
             let mut reply = unsafe { Text::from_raw(result, maxlen) };

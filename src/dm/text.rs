@@ -12,10 +12,12 @@ use kernel::str::CStrExt;
 /// The words of a table line or of a message, with memory of their own: the buffer that device mapper has a reply
 /// written to is the one that the words of the message are in.
 ///
+/// They may be longer than what `kmalloc()` gives: device mapper takes megabytes.
+///
 /// # Invariants
 ///
 /// Every word ends with a zero byte and has no other.
-pub(super) struct OwnedWords(KVec<u8>);
+pub(super) struct OwnedWords(KVVec<u8>);
 
 impl OwnedWords {
     /// Copies the words that device mapper has split.
@@ -24,7 +26,7 @@ impl OwnedWords {
     ///
     /// `argv` points to `argc` pointers to strings, or `argc` is 0.
     pub(super) unsafe fn copy(argc: c_uint, argv: *mut *mut c_char) -> Result<Self> {
-        let mut bytes = KVec::new();
+        let mut bytes = KVVec::new();
         for at in 0..argc as usize {
             // SAFETY: By the requirements of this function there are more than `at` pointers.
             let word = unsafe { argv.add(at) };

@@ -84,9 +84,22 @@ const BATCH_PAGES: usize = 32;
 ///
 /// # Errors
 ///
-/// `EINVAL` when the spares must not be used, after a line in the log that says why; the error of a read or
-/// write.
+/// `EINVAL` when the spares must not be used, `EBUSY` when another device uses them; `ENOMEM`; the error of a read or
+/// write. The log says why.
 pub(crate) fn activate(this: &Live<Remap>) -> Result {
+    try_to_activate(this).inspect_err(|error| {
+        let why = match *error {
+            // What is refused was told where it was found.
+            e if e == EINVAL || e == EBUSY => return,
+            e if e == ENOMEM => "there is not enough memory",
+            _ => "metadata could not be read or written",
+        };
+        pr_err!("{}: activation failed because {why}\n", this.log_name());
+    })
+}
+
+/// The same, where the log gets only what is refused.
+fn try_to_activate(this: &Live<Remap>) -> Result {
     let _noio = noio::Scope::new();
     let mut relocator = this.relocator.lock();
     if relocator.metadata.is_none() {
