@@ -167,7 +167,7 @@ def tell(good, promise, why=''):
 def many(what, count, seed, attempt):
     """Makes many attempts, each with a number; says what is wrong with the first few that show something wrong."""
     chance, told, tallies = random.Random(seed), 0, {}
-    warm, memory = max(1, count // 5), 0
+    warm, memory = max(1, count // 5), kernel_memory()
     for at in range(count):
         if at == warm:
             memory = kernel_memory()
@@ -186,6 +186,22 @@ def many(what, count, seed, attempt):
     tell(grown < 16 << 10, f'the kernel holds {grown} KiB more than after the first {warm} of them',
          '' if grown < 16 << 10 else 'that is too much')
     return tallies
+
+
+# What is longer than the memory that the kernel gives in one piece.  (Of many short words device mapper's own list does not
+# fit there.)
+LONG = [b'x' * (5 << 20), (b'z' * 4000 + b' ') * 5000]
+
+
+def each_long(what, attempt):
+    """Makes an attempt with each of the long texts; says how they end."""
+    for text in LONG:
+        shown = f'{what} of {len(text) >> 20} MiB, {text[:8]!r}'
+        try:
+            attempt(text)
+            tell(True, f'{shown} is refused')
+        except (Wrong, OSError) as error:
+            tell(False, f'{shown} is refused', f'{type(error).__name__}: {error}'[:500])
 
 
 def needs(tallies, *kinds):
@@ -303,9 +319,18 @@ class Tables:
         self.target.suspend()
         self.target.resume()
 
+    def long(self, text):
+        self.log.new('')
+        try:
+            self.target.request(TABLE_LOAD, target_of(0, self.sectors, 'remap', b'/dev/main ' + text), targets=1)
+        except OSError as error:
+            return self.refused(self.log.new('device-mapper: '), error, 'it')
+        raise Wrong('it was taken')
+
     def run(self, count, seed):
         self.let_go()
         before = rescuers()
+        each_long('a table line', self.long)
         needs(many('table line', count, seed, self.attempt), 'refused', 'taken', 'used')
         self.let_go()
         self.target.clear()
@@ -314,7 +339,9 @@ class Tables:
 
 def decimal(word):
     """The value of a word, if it is a number."""
-    return int(word) if re.fullmatch(rb'[0-9]+', word) and int(word) < 1 << 64 else None
+    digits = word.lstrip(b'0') or b'0'
+    is_number = re.fullmatch(rb'[0-9]+', word) and len(digits) <= 20
+    return int(digits) if is_number and int(digits) < 1 << 64 else None
 
 
 class Messages:
@@ -328,14 +355,9 @@ class Messages:
         self.target = Mapped('hostile')
         self.sectors = sectors_of('main')
         self.relocated, self.state = set(), 'active'
-        self.target.load(self.line())
-        self.target.suspend()
-        self.target.resume()
+        self.use()
         self.total = int(self.target.value('total'))
-
-    @staticmethod
-    def line(features=''):
-        return f'0 {sectors_of("main")} remap /dev/main 1 /dev/first {features}'
+        self.end_scans()
 
     def range(self, chance):
         """The words for some sectors, mostly few of them."""
@@ -413,8 +435,8 @@ class Messages:
         # Where device mapper finds words in other bytes is not looked into.
         known = all(byte < 128 and byte != ord('\\') for byte in text)
         words = re.split(rb'[ \t-\r]+', text.strip(b' \t\n\v\f\r'))
-        # What begins so is for device mapper.
-        ours = words != [b''] and not words[0].startswith(b'@')
+        # What begins so is for device mapper, which also finds that there is no word.
+        ours = re.search(rb'[!-~]', text) and not text.lstrip().startswith(b'@')
         error, after = self.expected(words) if known and ours else (None, self.relocated)
         if error != errno.EINVAL and self.state != 'active':
             error, after = None, self.relocated
@@ -431,19 +453,15 @@ class Messages:
             return 'too long to answer'
         if error is not None and error != found:
             raise Wrong(f'{shown}: {found}, not {error}, {lines}')
-        if self.state == 'read-only' or found in (errno.EINVAL, errno.ENOSPC) and error == found:
-            self.quiet(before)
+        self.may_scan |= bool({b'scan', b'scan_interval'} & set(words))
+        if not self.may_scan and (self.state == 'read-only' or found in (errno.EINVAL, errno.ENOSPC) and error == found):
+            self.disks.untouched(before)
         self.relocated = after
         if known and not found:
             self.check_reply(words, reply, shown)
         if not known and not found:
             self.relocated = {int(line[0]) // BLOCK for line in self.target.list()}
         return 'refused' if found else 'done'
-
-    def quiet(self, before):
-        """Nothing was written, unless the background pass may be at work."""
-        if self.target.value('scan') in ('idle', 'off'):
-            self.disks.untouched(before)
 
     def check_reply(self, words, reply, shown):
         verb, *rest = words
@@ -460,14 +478,32 @@ class Messages:
         elif verb == b'stats' and not rest and not STATS.fullmatch(reply):
             raise Wrong(f'{shown}: {reply}')
 
-    def change_state(self, chance):
-        """Another state of the device, in which it has what it had."""
-        self.state = chance.choice(['active', 'active', 'suspended', 'read-only'])
-        flags = READONLY_FLAG if self.state == 'read-only' else 0
-        table = self.line().split(None, 3)
-        self.target.request(TABLE_LOAD, target_of(0, self.sectors, 'remap', table[3].encode()), flags, targets=1)
+    def use(self, flags=0):
+        """Has a table used that has the device as it should be."""
+        line = target_of(0, self.sectors, 'remap', b'/dev/main 1 /dev/first')
+        self.target.request(TABLE_LOAD, line, flags, targets=1)
         self.target.suspend()
         self.target.resume()
+
+    def end_scans(self):
+        """There is no background pass, and none begins by itself."""
+        self.target.message('set scan_interval 0')
+        try:
+            self.target.message('scan stop')
+        except OSError:
+            pass
+        # What the pass was at has ended then.
+        self.target.suspend()
+        self.target.resume()
+        self.may_scan = False
+
+    def change_state(self, chance):
+        """Another state of the device, in which it has what it had."""
+        if self.state != 'active':
+            self.use()
+        self.end_scans()
+        self.state = chance.choice(['active', 'active', 'suspended', 'read-only'])
+        self.use(READONLY_FLAG if self.state == 'read-only' else 0)
         if self.state == 'suspended':
             self.target.suspend()
         self.check_all()
@@ -479,17 +515,26 @@ class Messages:
         if listed != self.relocated or int(self.target.value('used')) != len(listed):
             raise Wrong(f'relocated is {sorted(listed)}, not {sorted(self.relocated)}')
 
+    def long(self, text):
+        self.log.new('')
+        try:
+            self.target.message_bytes(b'add ' + text)
+        except OSError as error:
+            lines = self.log.new('dm_remap: ')
+            if error.errno != errno.EINVAL or len(lines) != 1:
+                raise Wrong(f'{error}, and the log says {lines}') from error
+            return
+        raise Wrong('it was not refused')
+
     def run(self, count, seed):
+        each_long('a message', self.long)
         chance = random.Random(seed)
         data = chance.randbytes(self.sectors * 512)
         with Device('/dev/mapper/hostile', 256) as device:
             for first in range(0, self.sectors, 128):
                 device.write(first, data[first * 512:(first + 128) * 512])
         needs(many('message', count, seed, self.attempt), 'refused', 'done')
-        self.state = 'active'
-        self.target.load(self.line())
-        self.target.suspend()
-        self.target.resume()
+        self.use()
         self.check_all()
         with Device('/dev/mapper/hostile', 256) as device:
             same = all(device.read(first, 128) == data[first * 512:(first + 128) * 512]
@@ -500,9 +545,8 @@ class Messages:
 KINDS = {'tables': Tables, 'messages': Messages}
 
 
-def main(kind, count, seed=None):
-    seed = random.randrange(1 << 32) if seed is None else int(seed)
-    KINDS[kind]().run(int(count), seed)
+def main(kind, count, seed):
+    KINDS[kind]().run(int(count), int(seed))
 
 
 if __name__ == '__main__':

@@ -39,7 +39,7 @@ disk() {
 	disk=$(losetup --find --show "$files/$1")
 }
 
-# lend BLOCK_SIZE MAIN SPARE...: makes disks of these sizes, and sets line to a table line of them.
+# lend BLOCK_SIZE MAIN SPARE...: makes disks of these sizes, and sets table_line to a table line of them.
 lend() {
 	local size
 	disk main "$2"
@@ -48,7 +48,7 @@ lend() {
 		disk "spare${#spares[@]}" "$size"
 		spares+=("$disk")
 	done
-	line="0 $2 remap $main ${#spares[@]} ${spares[*]} 2 block_size $1"
+	table_line="0 $2 remap $main ${#spares[@]} ${spares[*]} 2 block_size $1"
 }
 
 give_back() {
@@ -59,7 +59,7 @@ give_back() {
 # too_large BLOCK_SIZE MAIN SPARE...
 too_large() {
 	lend "$@"
-	check "main with $2 sectors is too large for blocks of $1" is_not_activated 'main_dev ' "$line"
+	check "main with $2 sectors is too large for blocks of $1" is_not_activated 'main_dev ' "$table_line"
 	give_back
 }
 
@@ -67,7 +67,7 @@ too_large() {
 works() {
 	local what="blocks of $1 sectors, main with $2, spares with ${*:3}" places place list table
 	lend "$@"
-	check "$what: the device is made" dmsetup create remap --table "$line"
+	check "$what: the device is made" dmsetup create remap --table "$table_line"
 	[[ -e $dev ]] || return 0
 	table=$(dmsetup table remap)
 	check "$what: there are slots, and no more than there can be" \

@@ -10,19 +10,20 @@
 # shellcheck source=lib-interface.sh
 . /tests/lib-interface.sh
 
-effort=${1:-1}
+effort=${1:-1} seed=${2:-$SRANDOM}
 
-# hostile KIND COUNT [SEED]: tries so many of a kind.
+# hostile KIND COUNT: tries so many of a kind.
 hostile() {
 	local verdict promise why status=0
 	while IFS=$'\t' read -r verdict promise why; do
 		report "$verdict" "$promise"
 		[[ -z $why ]] || explain "$why"
-	done < <(/tests/hostile.py "$@")
+	done < <(/tests/hostile.py "$@" "$seed")
 	wait $! || status=$?
 	equal "all $1 were tried" 0 "$status"
 }
 
+explain "seed: $seed"
 null_disk main 2
 for disk in first second third; do
 	null_disk "$disk" 1
@@ -33,6 +34,6 @@ flat hostile /dev/main 8
 flat tiny /dev/third 24
 load_module
 before=$(contents /dev/main)
-hostile tables $((2000 * effort)) "${@:2}"
+hostile tables $((1500 * effort))
 equal "main is as it was" "$before" "$(contents /dev/main)"
-hostile messages $((3000 * effort)) "${@:2}"
+hostile messages $((2500 * effort))
