@@ -263,7 +263,7 @@ class Tables:
             self.target.request(TABLE_LOAD, target_of(begin, length, 'remap', text), READONLY_FLAG * read_only, targets=1)
         except OSError as error:
             self.disks.untouched(before)
-            self.refused(self.log.new('device-mapper: '), error, shown)
+            self.refused(self.log.new('device-mapper: table: ', least=1), error, shown)
             if not edits:
                 raise Wrong(f'{shown}: it was refused: {error}') from error
             return 'refused'
@@ -292,7 +292,7 @@ class Tables:
         try:
             self.target.resume()
         except OSError as error:
-            lines = self.log.new('dm_remap: ')
+            lines = self.log.new('dm_remap: ', least=1)
             if not may_fail or not lines:
                 raise Wrong(f'{shown}: it was not used: {error}, the log says {lines}') from error
             self.disks.untouched(before)
@@ -324,7 +324,7 @@ class Tables:
         try:
             self.target.request(TABLE_LOAD, target_of(0, self.sectors, 'remap', b'/dev/main ' + text), targets=1)
         except OSError as error:
-            return self.refused(self.log.new('device-mapper: '), error, 'it')
+            return self.refused(self.log.new('device-mapper: table: ', least=1), error, 'it')
         raise Wrong('it was taken')
 
     def run(self, count, seed):
@@ -446,8 +446,9 @@ class Messages:
             found, reply = 0, self.target.message_bytes(text, chance.choice([512, 4096, 1 << 15, 1 << 17]))
         except OSError as refusal:
             found, reply = refusal.errno, ''
-        lines = [line for line in self.log.new('dm_remap: ') if ' refused: ' in line or ' failed because ' in line]
-        if found not in (0, errno.EMSGSIZE) and ours and len(lines) != 1:
+        is_refused = ours and found not in (0, errno.EMSGSIZE)
+        lines = self.log.new('dm_remap: .*( refused: | failed because )', least=1 if is_refused else 0)
+        if is_refused and len(lines) != 1:
             raise Wrong(f'{shown}: {errno.errorcode[found]}, and the log says {lines}')
         if found == errno.EMSGSIZE and error == 0:
             return 'too long to answer'
@@ -520,7 +521,7 @@ class Messages:
         try:
             self.target.message_bytes(b'add ' + text)
         except OSError as error:
-            lines = self.log.new('dm_remap: ')
+            lines = self.log.new('dm_remap: ', least=1)
             if error.errno != errno.EINVAL or len(lines) != 1:
                 raise Wrong(f'{error}, and the log says {lines}') from error
             return

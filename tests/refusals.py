@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -24,6 +25,9 @@ from dm import Mapped  # noqa: E402
 SPEAKERS = {'table': re.compile('device-mapper: table: '),
             'message': re.compile(r'dm_remap: .*: (message refused: |\w+ failed because )')}
 
+# For how many seconds a line of the log is waited for that should be there already.
+PATIENCE = 30
+
 
 class Log:
     """The lines that the kernel log gets from now on."""
@@ -32,16 +36,22 @@ class Log:
         self.file = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
         os.lseek(self.file, 0, os.SEEK_END)
 
-    def new(self, speaker):
-        """The lines of a speaker since the last call."""
-        lines = []
+    def new(self, speaker, least=0):
+        """The lines since the last call that begin with what a regular expression matches.
+
+        They are waited for until there are so many of them: what is behind a line that another processor has only begun
+        cannot be read before that one is done, and such a processor may be busy with something else for a while."""
+        lines, end = [], time.monotonic() + PATIENCE
         while True:
             try:
                 record = os.read(self.file, 8192)
             except BlockingIOError:
-                return lines
+                if len(lines) >= least or time.monotonic() > end:
+                    return lines
+                time.sleep(0.001)
+                continue
             text = record.partition(b';')[2].partition(b'\n')[0].decode('ascii', 'replace')
-            if speaker.match(text):
+            if re.match(speaker, text):
                 lines.append(text)
 
 
@@ -56,7 +66,7 @@ def answer(log, kind, name, expected, regex, text):
         return f'it was not refused: {reply}'
     finally:
         os.close(device.control)
-    lines = log.new(SPEAKERS[kind])
+    lines = log.new(SPEAKERS[kind], least=1)
     if found != expected:
         return f'{found}: {lines}'
     if len(lines) != 1 or not re.search(': ' + regex, lines[0]):
