@@ -172,8 +172,8 @@ class Target(Mapped):
         try:
             self.resume()
         except OSError as error:
-            return False, f'{error.strerror}: ' + '; '.join(self.log.new('dm_remap: '))
-        return True, '; '.join(self.log.new('dm_remap: '))
+            return False, f'{error.strerror}: ' + '; '.join(self.log.new('dm_remap: ', least=1))
+        return True, '; '.join(self.log.new('dm_remap: ', least=1))
 
     def let_go(self):
         """Has a table used that touches no spare."""
