@@ -5,6 +5,7 @@
 #include <linux/bio.h>
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
+#include <linux/lockdep.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/ratelimit.h>
@@ -50,6 +51,12 @@ void dm_remap_preempt_disable(void)
 void dm_remap_preempt_enable(void)
 {
 	preempt_enable();
+}
+
+void dm_remap_might_lock(struct mutex *lock)
+{
+	might_sleep();
+	might_lock(lock);
 }
 
 unsigned int dm_remap_memalloc_noio_save(void)

@@ -8,6 +8,7 @@
 #define DM_REMAP_HELPERS_H
 
 #include <linux/blkdev.h>
+#include <linux/mutex.h>
 #include <linux/workqueue.h>
 
 void __percpu *dm_remap_alloc_percpu(size_t size, size_t align);
@@ -18,6 +19,8 @@ u64 dm_remap_percpu_sum(const u64 __percpu *counter);
 
 void dm_remap_preempt_disable(void);
 void dm_remap_preempt_enable(void);
+
+void dm_remap_might_lock(struct mutex *lock);
 
 unsigned int dm_remap_memalloc_noio_save(void);
 void dm_remap_memalloc_noio_restore(unsigned int flags);

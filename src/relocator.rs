@@ -46,6 +46,7 @@ use crate::remap::units::SlotState;
 use crate::remap::units::SpareIndex;
 use crate::remap::units::UnixTime;
 use crate::remap::units::MAX_SPARES;
+use crate::sync::might_lock;
 use crate::sync::rcu;
 use crate::table::Index;
 use crate::table::Table;
@@ -292,6 +293,7 @@ pub(crate) fn maintain(this: &Live<Remap>) {
 ///
 /// `EINTR` after a signal, unless requests wait for it.
 pub(crate) fn lock(this: &Live<Remap>, whom: For) -> Result<Guarded<'_>> {
+    might_lock(&this.relocator);
     if let Some(relocator) = this.relocator.try_lock() {
         return Ok(relocator);
     }

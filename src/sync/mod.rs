@@ -2,9 +2,19 @@
 
 //! Synchronization that the `kernel` crate does not have yet.
 
+use kernel::sync::Mutex;
+
 pub(crate) mod percpu;
 pub(crate) mod rcu;
 pub(crate) mod zeroed;
+
+/// Tells lockdep that the caller may now wait for a mutex in a way of its own, which lockdep would not see. Sleeps.
+pub(crate) fn might_lock<T>(mutex: &Mutex<T>) {
+    let mutex: *const Mutex<T> = mutex;
+    // SAFETY: A `Mutex` that exists was initialised, and begins with the mutex of the kernel: it is `repr(C)`, which
+    // `Lock::from_raw` rests on, too.
+    unsafe { crate::bindings::dm_remap_might_lock(mutex.cast_mut().cast()) };
+}
 
 /// A random number that nobody can guess.
 pub(crate) fn random() -> u64 {
