@@ -37,6 +37,10 @@ use crate::table::Spare;
 use crate::table::Table;
 use crate::traffic::Kind;
 use crate::traffic::Traffic;
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::Acquire;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::Wanted;
 use kernel::prelude::*;
 use kernel::processors::run_on;
@@ -51,6 +55,9 @@ const NOTHING: u32 = 1000;
 
 /// The size of main, which has two blocks of one sector.
 const MAIN: Sectors = Sectors(2);
+
+/// The tag of a request that reads; that of another one is the number that it writes.
+const READS: usize = 0;
 
 /// How many requests to a sector may have to wait.
 const REQUESTS: u64 = 2;
@@ -158,15 +165,23 @@ impl Device {
             let mut list = self.deferred.lock().unwrap();
             guard = Guard::new();
             let index = self.table.index(&guard);
-            let again = resolve(index, records, records, at, one, Direction::Write);
+            let direction = match new {
+                Some(_) => Direction::Write,
+                None => Direction::Read,
+            };
+            let again = resolve(index, records, records, at, one, direction);
             if again.place == Place::Moving || self.fault == Fault::NoSecondLook {
                 drop(guard);
                 self.traffic.put_aside(ticket);
                 let clone = &self.clones[(at.0 * REQUESTS + number) as usize];
-                list.push(defer(clone, new.unwrap_or(0) as usize));
+                list.push(defer(clone, new.map_or(READS, |new| new as usize)));
                 return None;
             }
-            place = again.place;
+            place = match again.place {
+                // It is read from main.
+                Place::Dead { .. } => Place::Main,
+                place => place,
+            };
         }
         drop(guard);
         let sector = self.sector(place, at);
@@ -192,7 +207,11 @@ impl Device {
             let (index, records) = (self.table.index(&guard), &self.table.spares);
             let piece = resolve(index, records, records, at, Sectors(1), Direction::Write);
             drop(guard);
-            write(self.sector(piece.place, at), request.tag() as u32);
+            let sector = self.sector(piece.place, at);
+            match request.tag() {
+                READS => read(sector),
+                new => write(sector, new as u32),
+            };
             self.traffic.end(ticket);
             request.complete(Status::OK);
         }
@@ -200,16 +219,10 @@ impl Device {
 
     /// Moves a block to a free slot.
     fn add(&self, block: Block) -> Slot {
-        let spare = SpareIndex::new(0).unwrap();
-        let allocator = &self.table.spares.get(spare).unwrap().allocator;
-        let slot = allocator.lowest_free(&self.table.spares).unwrap();
-        let record = Record {
-            block,
-            live: LiveMask::EMPTY,
-            time: UnixTime(1),
-            cause: Cause::Message,
-        };
-        self.table.insert(slot, &record, true, GFP_KERNEL).unwrap();
+        let slot = self.free_slot();
+        self.table
+            .insert(slot, &record(block), true, GFP_KERNEL)
+            .unwrap();
         self.traffic.drain();
         if self.fault == Fault::PublishedTooEarly {
             self.publish(block, slot);
@@ -246,6 +259,31 @@ impl Device {
         self.serve_deferred();
     }
 
+    /// Moves a block to another slot.
+    fn leave(&self, block: Block, former: Slot) {
+        let slot = self.free_slot();
+        let all = self.table.all_live(block);
+        self.table.occupy(slot, &record(block), GFP_KERNEL).unwrap();
+        self.table
+            .with_index(|index| index.set_moving(&self.table.spares, block));
+        self.traffic.drain();
+        let content = read(self.slot(former));
+        write(self.slot(slot), content);
+        self.table.spares.set_live(slot, all).unwrap();
+        self.table
+            .with_index(|index| index.replace(&self.table.spares, slot, false));
+        grace_period();
+        self.table.retire(former).unwrap();
+        self.serve_deferred();
+    }
+
+    /// The lowest free slot.
+    fn free_slot(&self) -> Slot {
+        let spare = self.table.spares.get(SpareIndex::new(0).unwrap());
+        let allocator = &spare.unwrap().allocator;
+        allocator.lowest_free(&self.table.spares).unwrap()
+    }
+
     /// The sector of a slot.
     fn slot(&self, slot: Slot) -> &UnsafeCell<u32> {
         &self.spare[slot.number().get() as usize]
@@ -254,6 +292,16 @@ impl Device {
     /// What is read of a sector now that nothing moves.
     fn content(&self, at: Sector) -> u32 {
         self.request(REQUESTS, at, None).expect("no block moves")
+    }
+}
+
+/// The record of a block in a slot that has nothing of it yet.
+fn record(block: Block) -> Record {
+    Record {
+        block,
+        live: LiveMask::EMPTY,
+        time: UnixTime(1),
+        cause: Cause::Message,
     }
 }
 
@@ -324,6 +372,66 @@ fn a_slot_for_another() {
     requests.map(|request| request.join().unwrap());
     assert_eq!(device.content(Sector(0)), 1, "a write is lost");
     assert_eq!(device.content(Sector(1)), 2, "a write is lost");
+}
+
+/// A block leaves its slot, as that is bad, while a request to it runs.
+fn to_another_slot() {
+    let device = Device::new(Fault::None);
+    let former = device.add(Block(0));
+    let request = spawn(1, {
+        let device = Shared::clone(&device);
+        move || {
+            let before = device.request(0, Sector(0), Some(1));
+            assert!(before.is_none_or(|before| before == 0), "stale data");
+        }
+    });
+    device.leave(Block(0), former);
+    request.join().unwrap();
+    assert_eq!(device.content(Sector(0)), 1, "a write is lost");
+}
+
+/// A write brings an unreadable sector to life, which somebody reads meanwhile.
+fn to_life() {
+    let device = Device::new(Fault::None);
+    let slot = device.add(Block(0));
+    let (records, block) = (&device.table.spares, Block(0));
+    records.set_live(slot, LiveMask::EMPTY).unwrap();
+    write(&device.main[0], 1);
+    write(device.slot(slot), NOTHING);
+    let acknowledged = Shared::new(AtomicU8::new(0));
+    assert_eq!(acknowledged.load(Relaxed), 0);
+    let reader = spawn(1, {
+        let (device, acknowledged) = (Shared::clone(&device), Shared::clone(&acknowledged));
+        move || {
+            let known = acknowledged.load(Acquire) != 0;
+            let seen = device.request(0, Sector(0), None);
+            let right = |seen| seen == 2 || seen == 1 && !known;
+            assert!(
+                seen.is_none_or(right),
+                "stale data, or what lay on the spare"
+            );
+        }
+    });
+    device
+        .table
+        .with_index(|index| index.set_moving(records, block));
+    device.traffic.drain();
+    write(device.slot(slot), 2);
+    device.publish(block, slot);
+    acknowledged.store(1, Release);
+    device.serve_deferred();
+    reader.join().unwrap();
+    assert_eq!(device.content(Sector(0)), 2, "a write is lost");
+}
+
+#[test]
+fn nothing_is_lost_from_slot_to_slot() {
+    check_within(Some(4), to_another_slot);
+}
+
+#[test]
+fn a_sector_comes_to_life_at_once() {
+    check_within(Some(4), to_life);
 }
 
 #[test]
