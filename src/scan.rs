@@ -148,8 +148,10 @@ impl Noticed {
 
 /// The word for what the pass does.
 pub(crate) fn state(this: &Live<Remap>) -> &'static str {
-    let never = this.options().scan_interval.0 == 0 || this.config.read_only;
+    let never = this.options().scan_interval.0 == 0;
     match this.progress().pass {
+        // It goes on when the table can be written again.
+        _ if this.config.read_only => "off",
         Pass::Running => "running",
         Pass::Paused => "paused",
         Pass::None if never => "off",
@@ -222,6 +224,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     let len = Sectors(left.min(STEP.0));
     let (piece, read) = read_first(this, table, at, len, &mut buffer);
     let took = pace.step.elapsed().as_nanos();
+    pace.pause = pause_after(this, piece.len);
     let found = match read {
         Ok(()) => {
             if piece.place == Place::Main {
@@ -236,6 +239,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
             }
             Fault::Elsewhere => 0,
             Fault::Medium | Fault::Unclear => {
+                pace.pause = pause_after(this, Sectors(piece.len.0.saturating_mul(2)));
                 look_closer(this, table, at, piece.len, pace, &mut buffer)?
             }
         },
@@ -254,13 +258,15 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
         pace.saved = Instant::now();
         relocator::change_progress(this, |_| Ok(()))?;
     }
+    Ok(Delta::from_millis(0))
+}
+
+/// How long so many sectors take at the rate that a pass has at most.
+fn pause_after(this: &Live<Remap>, read: Sectors) -> Delta {
     // The rate is in KiB a second, which is half as many sectors in half a millisecond.
     let rate = u64::from(this.options().scan_rate.get()).max(1);
-    let milliseconds = (piece.len.0.saturating_mul(500))
-        .checked_div(rate)
-        .unwrap_or(0);
-    pace.pause = Delta::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX / 1_000_000));
-    Ok(Delta::from_millis(0))
+    let milliseconds = read.0.saturating_mul(500).checked_div(rate).unwrap_or(0);
+    Delta::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX / 1_000_000))
 }
 
 /// Reads the first piece of some sectors where it lives, and says which one that is.

@@ -1,14 +1,15 @@
 #!/bin/bash
 #
-# The background pass: it reads main where its sectors live, saves what is weak, and
-# keeps its position.
+# The background pass: it reads main where its sectors live, saves what is weak, keeps to its
+# rate, stands still when it must, and goes on where it was.
 #
 # races: possible
 
-# shellcheck source=lib-sectors.sh
-. /tests/lib-sectors.sh
+# shellcheck source=lib-interface.sh
+. /tests/lib-interface.sh
 
 dev=/dev/mapper/remap
+size=16384
 
 # scan KEY: prints the value of KEY in the state of the pass.
 scan() {
@@ -20,58 +21,57 @@ passes() {
 	[[ $(remap_status remap scan_passes) -ge $1 ]]
 }
 
+# sectors_read DISK: prints how many sectors were read of it.
+sectors_read() { statistic "$1" 3; }
+
+# saved SPARE: prints the position that a spare would have after a crash.
+saved() {
+	dmremap dump --format json --limit 0 "$1" | jq .scan_position
+}
+
 main() {
+	load_module
+	begins_to_be_saved
 	null_disk main 8
 	null_disk spare 4
-	remap_create remap /dev/main /dev/spare 'block_size 8'
+	finds
+	goes_on_where_it_was
+	keeps_to_its_rate
+	stands_still
+	waits_for_main
+	is_saved_once_a_minute
+}
+
+# anew [FEATURE...]: makes the device on a new spare.
+anew() {
+	[[ $(dmsetup ls) != *remap* ]] || dmsetup remove remap
+	blkdiscard -z /dev/spare
+	remap_create remap /dev/main /dev/spare 'block_size 8' "$@"
+}
+
+finds() {
+	anew
 	sectors write "$dev" 0 2048 old
 	equal "no pass runs on a new set" 'scan=idle scan_pos=0 scan_passes=0 scan_errors=0' \
 		"$(remap_values remap scan scan_pos scan_passes scan_errors)"
 	null_bad main 1000-1001
 	null_bad main 1500-1500
 	check "a pass can be started" remap remap scan start
-	check "it comes to an end" within 30 passes 1
+	check "it comes to an end" within 60 passes 1
 	equal "it has found what cannot be read" '1000:fc 1496:ef' "$(live_masks remap)"
 	equal "and counted it" 'scan=idle scan_pos=0 scan_passes=1 scan_errors=3' \
 		"$(remap_values remap scan scan_pos scan_passes scan_errors)"
 	check "what could be read is saved" sectors holds "$dev" 1002 498 old
-	check "a slow pass can be started" remap remap set scan_rate 64
-	check "a second one" remap remap scan start
-	refused "but no third one beside it" remap remap scan start
-	check "it moves" within 30 moves
-	check "it can be paused" remap remap scan pause
-	position=$(scan scan_pos)
-	dmsetup remove remap
-	remap_create remap /dev/main /dev/spare 'block_size 8'
-	equal "it stays paused over an activation, at its position" "scan=paused scan_pos=$position" \
-		"$(remap_values remap scan scan_pos)"
-	check "it goes on when told to" remap remap scan resume
-	rate_held
-	check "and moves again" within 30 moves
-	dmsetup suspend remap
-	position=$(scan scan_pos)
-	sleep 1
-	equal "it stands while the device is suspended" "$position" "$(scan scan_pos)"
-	dmsetup resume remap
-	check "and goes on after that" within 30 moves
-	check "its rate can be changed while it runs" remap remap set scan_rate 1000000
-	check "it comes to its end" within 30 passes 2
-	equal "it has found nothing new" scan_errors=3 "$(remap_values remap scan_errors)"
 	refused "a pass that is not there cannot be resumed" remap remap scan resume
 	refused "nor paused" remap remap scan pause
 	refused "nor stopped" remap remap scan stop
+	check "a second one can be started" remap remap scan start
+	check "it comes to an end, too" within 60 passes 2
+	equal "it has found nothing new" scan_errors=3 "$(remap_values remap scan_errors)"
 	check "a pass that is due begins by itself" remap remap set scan_interval 1
-	check "and ends" within 30 passes 3
-}
-
-# The pass keeps inside its rate, however long this takes: a step may be ahead of it.
-rate_held() {
-	local first last milliseconds
-	first=$(scan scan_pos) milliseconds=$((-${EPOCHREALTIME/./} / 1000))
-	sleep 4
-	last=$(scan scan_pos) milliseconds=$((milliseconds + ${EPOCHREALTIME/./} / 1000))
-	check "it reads no more than scan_rate allows" \
-		test $(((last - first) / 2)) -le $((64 * milliseconds / 1000 + 256))
+	check "and ends" within 60 passes 3
+	null_good main 1000-1001
+	null_good main 1500-1500
 }
 
 # moves: the pass has moved since this was asked last.
@@ -79,6 +79,165 @@ moves() {
 	local before=${position-0}
 	position=$(scan scan_pos)
 	[[ $position -gt $before ]]
+}
+
+# A step of 128 KiB takes two seconds, as there must be something left of the pass until its
+# end is wanted.
+goes_on_where_it_was() {
+	local before position=0
+	anew scan_interval 0
+	before=$(sectors_read /dev/main)
+	remap remap set scan_rate 64
+	remap remap scan start
+	refused "no pass can be started beside one" remap remap scan start
+	check "it moves" within 60 moves
+	dmsetup suspend remap
+	position=$(scan scan_pos)
+	equal "a suspend saves its position" "$position" "$(saved /dev/spare)"
+	dmsetup resume remap
+	check "it goes on after a resume" within 60 moves
+	dmsetup reload remap --table "0 $size remap /dev/main 1 /dev/spare 2 scan_rate 65"
+	dmsetup suspend remap
+	position=$(scan scan_pos)
+	dmsetup resume remap
+	equal "it goes on after a reload" scan=running "$(remap_values remap scan)"
+	check "behind where it was" test "$(scan scan_pos)" -ge "$position"
+	check "and moves" within 60 moves
+	dmsetup remove remap
+	position=$(saved /dev/spare)
+	remap_create remap /dev/main /dev/spare
+	equal "it goes on in the next activation" scan=running "$(remap_values remap scan)"
+	check "behind where it was then" test "$(scan scan_pos)" -ge "$position"
+	check "and moves, too" within 60 moves
+	check "its rate can be changed while it runs" remap remap set scan_rate 1000000
+	check "it comes to its end" within 60 passes 1
+	equal "with all that it has read each sector of main once" "$size" $(($(sectors_read /dev/main) - before))
+
+	remap remap set scan_rate 64
+	remap remap scan start
+	position=0
+	check "another one moves" within 60 moves
+	check "it can be paused" remap remap scan pause
+	position=$(scan scan_pos)
+	equal "which saves its position" "$position" "$(saved /dev/spare)"
+	dmsetup remove remap
+	remap_create remap /dev/main /dev/spare
+	equal "it stays paused over an activation, at its position" "scan=paused scan_pos=$position" \
+		"$(remap_values remap scan scan_pos)"
+	check "it goes on when told to" remap remap scan resume
+	check "and moves again" within 60 moves
+	check "it can be stopped" remap remap scan stop
+	equal "which begins no other" 'scan=idle scan_pos=0 scan_passes=1' "$(remap_values remap scan scan_pos scan_passes)"
+}
+
+# The pass keeps inside its rate, however long this takes: a step may be ahead of it, and one
+# under way.
+keeps_to_its_rate() {
+	local rate before milliseconds read
+	for rate in 128 512; do
+		anew scan_interval 0 scan_rate "$rate"
+		milliseconds=$((-${EPOCHREALTIME/./} / 1000)) before=$(sectors_read /dev/main)
+		remap remap scan start
+		sleep 3
+		read=$((($(sectors_read /dev/main) - before) / 2))
+		milliseconds=$((milliseconds + ${EPOCHREALTIME/./} / 1000))
+		check "with scan_rate $rate it reads no more than that: $read KiB in $milliseconds ms" \
+			test "$read" -le $((rate * milliseconds / 1000 + 256))
+		check "but something" test "$read" -gt 0
+	done
+}
+
+# nothing_is_read: nothing was read of main in some time, in which the pass would have read
+# something.
+nothing_is_read() {
+	local before
+	before=$(sectors_read /dev/main)
+	sleep 1.5
+	[[ $(sectors_read /dev/main) == "$before" ]]
+}
+
+stands_still() {
+	local read position=0
+	anew scan_interval 0 scan_rate 128
+	read=$(sectors_read /dev/main)
+	check "without a pass nothing is read of main" nothing_is_read
+	equal "not even for its metadata" "$read" "$(sectors_read /dev/main)"
+	remap remap scan start
+	within 60 moves
+	dmsetup suspend remap
+	read=$(sectors_read /dev/main)
+	check "nothing is read while the device is suspended" nothing_is_read
+	equal "from the moment on at which it is" "$read" "$(sectors_read /dev/main)"
+	dmsetup resume remap
+	# A step that is under way ends.
+	remap remap scan pause
+	check "nothing is read while the pass is paused" within 60 nothing_is_read
+	remap remap scan resume
+	dmsetup remove remap
+	dmsetup create remap --readonly --table "0 $size remap /dev/main 1 /dev/spare"
+	check "nothing is read for a read-only table" nothing_is_read
+	equal "which says so" scan=off "$(remap_values remap scan)"
+	refused "no pass can be started then" remap remap scan start
+	dmsetup remove remap
+	remap_create remap /dev/main /dev/spare 'scan_rate 1000000'
+	check "the pass goes on when the table can be written" within 60 passes 1
+	metadata_fails
+}
+
+# A spare that cannot be written is noticed when the pass wants to write down that it ends.
+metadata_fails() {
+	local position=0
+	anew scan_interval 0 scan_rate 128
+	remap remap scan start
+	within 60 moves
+	null_bad spare 0-8191
+	refused "metadata cannot be written any more" remap remap set scan_rate 1000000
+	equal "as the mode says" mode=ro "$(remap_values remap mode)"
+	check "nothing is read then" within 60 nothing_is_read
+	null_good spare 0-8191
+}
+
+waits_for_main() {
+	local position
+	anew scan_interval 0
+	null_bad main "0-$((size - 1))"
+	remap remap scan start
+	check "a pass over a disk that does not answer makes it suspect" within 60 is_suspect
+	equal "it relocates nothing and stays where it was" 'used=0 scan_pos=0 scan_errors=0' \
+		"$(remap_values remap used scan_pos scan_errors)"
+	null_good main "0-$((size - 1))"
+	check "when the disk answers it comes to its end" within 60 passes 1
+	equal "as if nothing had been" 'mode=rw used=0 scan_errors=0' "$(remap_values remap mode used scan_errors)"
+}
+
+is_suspect() {
+	[[ $(remap_values remap mode) == mode=suspect ]]
+}
+
+# What takes a minute goes on beside everything else.
+begins_to_be_saved() {
+	null_disk main2 256
+	null_disk spare2 4
+	remap_create minute /dev/main2 /dev/spare2 'scan_interval 0 scan_rate 64'
+	remap minute scan start
+}
+
+# was_saved: a crash would leave a position that the pass has come to.
+was_saved() {
+	[[ $(saved /dev/spare2) -gt 0 ]]
+}
+
+is_saved_once_a_minute() {
+	local position kept
+	check "the position of a pass is saved while it runs" within 120 was_saved
+	kept=$(saved /dev/spare2)
+	position=$(remap_status minute scan_pos)
+	equal "the pass runs still" scan=running "$(remap_values minute scan)"
+	# No more than 31 steps, of which each takes two seconds, begin within a minute; one may be
+	# on its way to be saved.
+	check "a crash would lose a minute of it at most: it is at $position, and $kept is saved" \
+		test "$position" -ge "$kept" -a $((position - kept)) -le $((32 * 256))
+	dmsetup remove minute
 }
 
 main
