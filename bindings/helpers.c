@@ -124,6 +124,11 @@ unsigned int dm_remap_bdev_physical_block_size(struct block_device *bdev)
 	return bdev_physical_block_size(bdev);
 }
 
+unsigned int dm_remap_bdev_max_sectors(struct block_device *bdev)
+{
+	return queue_max_sectors(bdev_get_queue(bdev));
+}
+
 /*
  * bdev_rw_virt() for a read, in the priority class that schedulers serve when
  * there is nothing else to do.

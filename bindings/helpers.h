@@ -35,6 +35,7 @@ bool dm_remap_bdev_overlap(struct block_device *a, struct block_device *b);
 sector_t dm_remap_bdev_sectors(struct block_device *bdev);
 unsigned int dm_remap_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_remap_bdev_physical_block_size(struct block_device *bdev);
+unsigned int dm_remap_bdev_max_sectors(struct block_device *bdev);
 
 int dm_remap_read_idle(struct block_device *bdev, sector_t sector, void *data,
 		       size_t len);

@@ -23,6 +23,7 @@ use crate::remap::units::Block;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::UnixTime;
+use crate::setup::MAIN;
 use crate::table::Table;
 use crate::target::Mode;
 use crate::target::Remap;
@@ -221,7 +222,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
         Some(buffer) => buffer,
         None => Buffer::new(STEP.0 as usize * 512)?,
     };
-    let len = Sectors(left.min(STEP.0));
+    let len = Sectors(left.min(longest_step(this, table).0));
     let (piece, read) = read_first(this, table, at, len, &mut buffer);
     let took = pace.step.elapsed().as_nanos();
     pace.pause = pause_after(this, piece.len);
@@ -259,6 +260,21 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
         relocator::change_progress(this, |_| Ok(()))?;
     }
     Ok(Delta::from_millis(0))
+}
+
+/// How many sectors a step has at most: no more than one request, as somebody may have to wait for each.
+fn longest_step(this: &Live<Remap>, table: &Table) -> Sectors {
+    let devices = Iterator::chain([Some(MAIN)].into_iter(), this.config.spares).flatten();
+    let longest = devices
+        .filter_map(|id| this.device(id))
+        .map(|device| u64::from(device.block_device().max_sectors()))
+        .fold(STEP.0, u64::min);
+    let block = table.block_size.sectors().0;
+    // Whole blocks, if there is room for any.
+    match longest & !block.wrapping_sub(1) {
+        0 => Sectors(longest.max(1)),
+        whole => Sectors(whole),
+    }
 }
 
 /// How long so many sectors take at the rate that a pass has at most.

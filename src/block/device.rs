@@ -87,6 +87,12 @@ impl BlockDevice {
         unsafe { bindings::dm_remap_bdev_physical_block_size(self.as_ptr()) }
     }
 
+    /// How many sectors a request may have before it is split.
+    pub(crate) fn max_sectors(&self) -> u32 {
+        // SAFETY: The device is open by the type invariant.
+        unsafe { bindings::dm_remap_bdev_max_sectors(self.as_ptr()) }
+    }
+
     /// Whether the device refuses writes.
     pub(crate) fn is_read_only(&self) -> bool {
         // SAFETY: The device is open by the type invariant.

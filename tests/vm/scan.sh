@@ -35,6 +35,7 @@ main() {
 	null_disk main 8
 	null_disk spare 4
 	finds
+	asks_for_no_more_than_one_request
 	goes_on_where_it_was
 	keeps_to_its_rate
 	stands_still
@@ -72,6 +73,18 @@ finds() {
 	check "and ends" within 60 passes 3
 	null_good main 1000-1001
 	null_good main 1500-1500
+}
+
+# Whoever comes meanwhile has to wait for one request of the disk, not for two.
+asks_for_no_more_than_one_request() {
+	local before
+	echo 100 >/sys/block/main/queue/max_sectors_kb
+	anew scan_interval 0
+	before=$(reads_of /dev/main)
+	remap remap scan start
+	check "a pass over a disk that takes 100 KiB at a time ends" within 60 passes 1
+	equal "a step is one request of the disk" $(((size + 199) / 200)) $(($(reads_of /dev/main) - before))
+	echo 127 >/sys/block/main/queue/max_sectors_kb
 }
 
 # moves: the pass has moved since this was asked last.
