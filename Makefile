@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-all test-mutations test-debug test-kcsan debug-kernel kcsan-kernel bench fuzz stress simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-all test-mutations test-debug test-kcsan debug-kernel kcsan-kernel bench bench-scan fuzz stress simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -43,6 +43,9 @@ stress: ## Let everything happen at once, at random, for STRESS_TIME=300 seconds
 
 bench: ## Measure the cost of a request by the instruction clock
 	@scripts/bench
+
+bench-scan: ## Measure how much the background pass delays those who use the device meanwhile
+	@scripts/bench-scan
 
 simulation: ## Measure the health model on simulated disks, and draw it
 	@scripts/simulation
