@@ -89,5 +89,5 @@ is_not_activated() {
 		dmsetup remove refused
 		return 1
 	fi
-	logged "dm_remap: .*: $1" && logged 'preresume failed'
+	within 60 logged "dm_remap: .*: $1" && within 60 logged 'preresume failed'
 }

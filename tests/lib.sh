@@ -25,8 +25,10 @@ logged() {
 	new_log | grep -E -- "$1"
 }
 
+# expect_log PROMISE REGEX: the same as a check.  A line can only be read when other processors
+# have ended those that they began before.
 expect_log() {
-	check "$1" logged "$2"
+	check "$1" within 60 logged "$2"
 }
 
 # --- Disks ---

@@ -54,7 +54,8 @@ step() {
 	check "the health is $1 then" within 60 health_is "$1"
 	equal "as many are used" "used=$2" "$(remap_values remap used)"
 	if [[ -n $3 ]]; then
-		check "the log says so once" test "$(new_log | grep -c "$3")" -eq 1
+		expect_log "the log says so" "$3"
+		check "once" test "$(new_log | grep -c "$3")" -eq 1
 	fi
 	check "events are raised" test "$(events)" -gt "$before"
 }

@@ -62,7 +62,7 @@ gone_for_a_while() {
 	goes_away
 	check "main is suspected when it fails everywhere" within 60 mode_is suspect
 	# Whoever finds that says so right after it can be seen.
-	check "the log says so" within 60 logged 'main does not answer at all'
+	expect_log "the log says so" 'main does not answer at all'
 	check "and so does an event" within 60 more_events "$events"
 	for ((turn = 1; turn <= effort; turn++)); do
 		writes=$(number writes)
@@ -74,7 +74,7 @@ gone_for_a_while() {
 		"$(remap_values remap mode used relocated_auto refused)"
 	comes_back
 	check "main is not suspected any more when it is back" within 60 mode_is rw
-	check "the log says so, too" within 60 logged 'main answers again'
+	expect_log "the log says so, too" 'main answers again'
 	writes=$(number writes)
 	within 60 more_than writes $((writes + 200))
 	equal "no block was relocated for what had failed" 'used=8 relocated_auto=0 refused=0' \

@@ -88,7 +88,7 @@ malformed_lines() {
 # is_empty_line_refused: only dmsetup can ask for it.
 is_empty_line_refused() {
 	mark_log
-	! dmsetup create refused --table "0 $sectors remap" && logged 'remap: main_dev is missing.*\(-EINVAL\)$'
+	! dmsetup create refused --table "0 $sectors remap" && within 60 logged 'remap: main_dev is missing.*\(-EINVAL\)$'
 }
 
 # wrong_values NAME VALUE...: the argument NAME is refused with each VALUE.
