@@ -205,7 +205,7 @@ metadata_fails() {
 	within 60 moves
 	null_bad spare 0-8191
 	refused "metadata cannot be written any more" remap remap set scan_rate 1000000
-	equal "as the mode says" mode=ro "$(remap_values remap mode)"
+	equal "as the status says" 'mode=ro health=critical meta_errors=1' "$(remap_values remap mode health meta_errors)"
 	check "nothing is read then" within 60 nothing_is_read
 	null_good spare 0-8191
 }
