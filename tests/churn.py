@@ -320,19 +320,24 @@ def wait(seconds, enough):
         time.sleep(0.1)
 
 
-def begin(options, state):
-    """Takes what there is as what must be there."""
-    disks = places.Places(options.name, options.main, options.spares)
+def begin_sectors(options, state):
+    """Takes what the sectors hold as what they must hold."""
     device = direct.Device(options.file)
-    count = options.count if options.writers + options.readers else 0
-    for start in range(0, count, READ_SECTORS):
-        length = min(READ_SECTORS, count - start)
+    for start in range(0, options.count, READ_SECTORS):
+        length = min(READ_SECTORS, options.count - start)
         data = device.read(options.first + start, length)
         for at in range(start, start + length):
             place = (at - start) * SECTOR
             number = number_in(data[place:place + SECTOR], options.first + at)
             state.acknowledged[at] = number
             state.sent[at] = max(state.sent[at], number)
+
+
+def begin(options, state):
+    """Takes what there is as what must be there."""
+    disks = places.Places(options.name, options.main, options.spares)
+    if options.writers + options.readers:
+        begin_sectors(options, state)
     for block in range(len(state.places)):
         sector = options.first + block * options.block
         state.places[block] = ON_SPARE if sector in disks.relocated else ON_MAIN
