@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Everything at once, at random, against a model of what every sector may hold.
 
-stress.py [--seconds S] [--seed N] [--episodes N]
+stress.py [--seconds S] [--seed N]
 
 Plays episodes of some seconds each until the time is over (25 s).  An episode is made from a
 seed: which disks there are, what is read and written, relocated and brought back, suspended
@@ -48,6 +48,11 @@ PATIENCE = 300
 IOCTLS = {'zero': 0x127f, 'discard': 0x1277}
 
 
+def own(chance):
+    """The chance of a step, so that the next ones do not depend on how much of it this one needs."""
+    return random.Random(chance.getrandbits(64))
+
+
 class Worker:
     """Sends requests of all kinds, and compares what they find with the model."""
 
@@ -59,11 +64,12 @@ class Worker:
         self.queue = Queue(f'/dev/mapper/{NAME}')
         hot = [chance.randrange(self.model.sectors) for _ in range(4)]
         while not phase.is_over():
-            if chance.random() < 0.1:
-                self.change(chance, hot)
+            step = own(chance)
+            if step.random() < 0.1:
+                self.change(step, hot)
                 phase.did(1)
             else:
-                phase.did(self.batch(chance, hot))
+                phase.did(self.batch(step, hot))
         self.queue.close()
 
     def place(self, chance, hot):
@@ -136,8 +142,8 @@ class Actor:
             next_step += chance.randint(1, self.pause)
             if not phase.reaches(next_step):
                 return
-            step = chance.choice(self.steps)
-            getattr(self, step)(chance)
+            step = own(chance)
+            getattr(self, step.choice(self.steps))(step)
 
     def message(self, text, *allowed):
         """Sends a message, which may fail with these errors."""
@@ -642,7 +648,7 @@ class Episode:
             traceback.print_exception(failure)
         print(self)
         sector = number_after('sector ', text)
-        print(*self.model.tell(text), sep='\n')
+        print(*self.model.tell(sector), sep='\n')
         if self.mapped:
             show(self.mapped.table)
             show(self.mapped.status)
@@ -668,13 +674,12 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument('--seconds', type=int, default=25)
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument('--episodes', type=int, default=1 << 32)
     options = parser.parse_args()
     begun, seed, sent = time.monotonic(), options.seed, 0
     print(f'seed {seed}', flush=True)
     run('modprobe', 'null_blk', 'nr_devices=0')
     run('modprobe', 'dm_flakey')
-    while time.monotonic() - begun < options.seconds and seed < options.seed + options.episodes:
+    while time.monotonic() - begun < options.seconds:
         # A machine that hangs says where.
         faulthandler.dump_traceback_later(PATIENCE * 2, exit=True)
         episode, start = Episode(seed), time.monotonic()

@@ -13,7 +13,7 @@ NEVER, FOREVER = -1, 1 << 62
 WRITES = {'write', 'write FUA', 'write NOWAIT', 'zero', 'discard'}
 ZEROING = {'zero', 'discard'}
 # What is written about a failure.
-LAST_OPERATIONS = 40
+LAST_OPERATIONS = 25
 
 
 class Operation:
@@ -30,7 +30,7 @@ class Operation:
         return f'{self.number:7} to {self.ended or "-":>7}  {self.who:8} {self.what}{where}: {self.result}'
 
     def touches(self, sector):
-        return self.count == 0 or self.first <= sector < self.first + self.count
+        return self.count > 0 and (sector is None or self.first <= sector < self.first + self.count)
 
 
 class Model:
@@ -204,12 +204,13 @@ class Model:
                 self.away.add(sector // self.block)
             self.lost = {sector for line in relocated if line[5] == 'spare' for sector in clear_of(line)}
 
-    def tell(self, text):
-        """What was done last, to the sector that a failure is about if there is one."""
+    def tell(self, sector):
+        """What was done last: to a sector, if there is one, and else."""
         with self.lock:
-            sector = number_after('sector ', text)
-            last = [operation for operation in self.log if sector is None or operation.touches(sector)]
-            return [*map(str, last[-LAST_OPERATIONS:])]
+            requests = [operation for operation in self.log if operation.touches(sector)]
+            others = [operation for operation in self.log if operation.count == 0]
+            last = requests[-LAST_OPERATIONS:] + others[-LAST_OPERATIONS:]
+            return map(str, sorted(last, key=lambda operation: operation.number))
 
 
 def clear_of(line):
