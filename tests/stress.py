@@ -43,6 +43,8 @@ SECTOR = direct.SECTOR
 NAME = 'stress'
 MAIN_MIB, SPARE_MIB = 2, 4
 REQUESTS, PHASES, WORKERS = 800, 3, 3
+# A line of list for each sector.
+LONGEST_REPLY = 64 * MAIN_MIB * 2048
 # A request, or all of them together, may take this long on the slowest machine.
 PATIENCE = 300
 IOCTLS = {'zero': 0x127f, 'discard': 0x1277}
@@ -80,8 +82,8 @@ class Worker:
         first = chance.randrange(self.model.sectors)
         if chance.random() < 0.7:
             first = chance.choice(hot) + chance.randrange(128)
-        elif self.episode.bad and chance.random() < 0.5:
-            first = chance.choice(self.episode.bad)[0] + chance.randrange(-16, 24)
+        elif (bad := self.episode.bad) and chance.random() < 0.5:
+            first = chance.choice(bad)[0] + chance.randrange(-16, 24)
         first = max(0, min(first - first % unit, self.model.sectors - count))
         return first, count
 
@@ -149,7 +151,7 @@ class Actor:
         """Sends a message, which may fail with these errors."""
         operation = self.model.begin(self.name, text)
         try:
-            self.episode.mapped.message(text, 1 << 18)
+            self.episode.mapped.message(text, LONGEST_REPLY)
             self.model.end(operation)
         except OSError as error:
             self.model.end(operation, result_of(error.errno))
@@ -164,7 +166,8 @@ class Actor:
         if number == errno.ENOSPC:
             return self.model.holds_since(operation, 'full')
         return (number == errno.EIO and operation.what.startswith('remove')
-                and (self.model.holds_since(operation, 'main') or bool(self.model.lost)))
+                and (self.model.holds_since(operation, 'main') or self.model.was_lost_since(
+                    operation, range(self.model.sectors))))
 
 
 class Mover(Actor):
@@ -501,10 +504,7 @@ class Episode:
         self.cycle(who, self.line(), chance)
         self.model.end(operation)
         self.check_mode()
-        with self.model.lock:
-            for line in self.mapped.list():
-                if line[5] == 'spare':
-                    self.model.lost.update(clear_of(line))
+        self.model.loses(self.mapped.list())
         self.check_room()
         self.model.stop('spares')
 
@@ -575,6 +575,7 @@ class Episode:
 
     def check_disks(self):
         """Looks at the disks beneath, none of which fails."""
+        lost = self.model.lost_now()
         disks = places.Places(NAME, self.main.raw, [spare.raw for spare in self.used])
         wrong = disks.complaint()
         if wrong:
@@ -583,7 +584,7 @@ class Episode:
             read = self.model.begin('check', 'look at the disks', first, count)
             data = disks.read(first, count)
             for at in range(count):
-                if first + at not in self.model.lost:
+                if first + at not in lost:
                     self.model.compare(read, first + at, data[at * SECTOR:(at + 1) * SECTOR], ())
         for device in disks.main, *disks.spares:
             os.close(device.file)
@@ -621,7 +622,7 @@ class Episode:
         self.check()
         with self.still():
             self.check_disks()
-        lost = self.model.lost
+        lost = self.model.lost_now()
         operation = self.model.begin('episode', f'remove 0 {self.sectors}')
         try:
             self.mapped.message(f'remove 0 {self.sectors}')
@@ -681,7 +682,7 @@ def main():
     run('modprobe', 'dm_flakey')
     while time.monotonic() - begun < options.seconds:
         # A machine that hangs says where.
-        faulthandler.dump_traceback_later(PATIENCE * 2, exit=True)
+        faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
         episode, start = Episode(seed), time.monotonic()
         try:
             sent += episode.play()

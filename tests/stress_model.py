@@ -54,8 +54,8 @@ class Model:
         self.unreadable = [NEVER] * sectors
         self.unwritable = [NEVER] * sectors
         self.dead_since = [FOREVER] * sectors
-        # Sectors that a spare has lost.
-        self.lost = set()
+        # When sectors that a spare had lost were written again.
+        self.lost = [NEVER] * sectors
         # Blocks that may live on a spare.
         self.away = set()
         # When other reasons to fail ended.
@@ -102,7 +102,7 @@ class Model:
                 if sure:
                     for old in [old for old, ended in may.items() if ended < write.number]:
                         del may[old]
-                    self.lost.discard(sector)
+                    self.lost[sector] = min(self.lost[sector], write.ended)
                     if self.dead_since[sector] < write.number:
                         # It lives on a spare now, and main cannot get it back.
                         self.unreadable[sector] = write.ended
@@ -152,7 +152,22 @@ class Model:
             return True
         sectors = range(read.first, read.first + read.count)
         return (self.holds_since(read, 'spares') and self.is_away(sectors)
-                or any(self.unreadable[sector] > read.number or sector in self.lost for sector in sectors))
+                or self.was_lost_since(read, sectors)
+                or any(self.unreadable[sector] > read.number for sector in sectors))
+
+    def was_lost_since(self, operation, sectors):
+        """Whether one of these sectors was lost while an operation was under way."""
+        return any(self.lost[sector] > operation.number for sector in sectors)
+
+    def lost_now(self):
+        return {sector for sector, until in enumerate(self.lost) if until == FOREVER}
+
+    def loses(self, relocated):
+        """What list says is lost."""
+        with self.lock:
+            for line in relocated:
+                for sector in clear_of(line) if line[5] == 'spare' else []:
+                    self.lost[sector] = FOREVER
 
     def is_away(self, sectors):
         return any(block in self.away
@@ -202,7 +217,9 @@ class Model:
                 self.away.add(int(first) // self.block)
             for sector in bad:
                 self.away.add(sector // self.block)
-            self.lost = {sector for line in relocated if line[5] == 'spare' for sector in clear_of(line)}
+            now = self.moment()
+            self.lost = [min(until, now) for until in self.lost]
+            self.loses(relocated)
 
     def tell(self, sector):
         """What was done last: to a sector, if there is one, and else."""
