@@ -322,12 +322,9 @@ impl<'a> Activation<'a> {
         if this.config.read_only || missing {
             this.set_mode_silently(Mode::ReadOnly);
         } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
-            if existing
-                .members
-                .iter()
-                .flatten()
-                .any(|m| matches!(m, assembly::Member::Fresh(_)))
-            {
+            let mut members = existing.members.iter().flatten();
+            // What lacks memory can be tried again, and must not cost a set that is whole its mode.
+            if error == ENOMEM || members.any(|m| matches!(m, assembly::Member::Fresh(_))) {
                 return Err(error);
             }
             pr_err!(
@@ -654,6 +651,7 @@ impl<'a> Activation<'a> {
             }
             match metadata.commit(this, &table.spares, spare, slots, Update::Free) {
                 super::Outcome::Durable => {}
+                super::Outcome::Starved => return Err(ENOMEM),
                 _ => return Err(EIO),
             }
         }
@@ -773,6 +771,8 @@ impl<'a> Activation<'a> {
             let superblock = metadata.member(spare)?.superblock;
             let mark = superblock.layout.slot_pages().min(FIRST_MARK);
             if superblock.slot_mark < mark {
+                // No request waits for this yet, so it need not do with what memory there is at once.
+                metadata.member(spare)?.reserve(mark, GFP_KERNEL)?;
                 metadata.raise_mark(self.this, spare, mark)?;
             }
         }
