@@ -5,6 +5,8 @@
 # sectors are errors.  And a pass reads what lives somewhere, once, and nothing else.
 #
 # The second argument is the seed of an earlier run, which had the same sectors.
+#
+# kernel: stock
 
 # shellcheck source=lib-weak.sh
 . /tests/lib-weak.sh
