@@ -85,9 +85,11 @@ def reads(device, rate, requests, seed):
     if job["error"] != 0:
         sys.exit(f"reads of {device} failed: {os.strerror(job['error'])}")
     lines = [line for log in pathlib.Path().glob("reads_lat.*.log") for line in log.read_text().splitlines()]
-    # All jobs begin at once, which does not count.  fio's own percentiles are exact to 1.6 percent only.
-    ended = sorted(tuple(map(int, line.split(",")[:2])) for line in lines)
-    times = sorted(took for _, took in ended[len(ended) // 20:])
+    # All jobs begin and end at once, with a read each, so the beginning and the end do not count.  fio's own
+    # percentiles are exact to 1.6 percent only.
+    ended = (tuple(map(int, line.split(",")[:2])) for line in lines)
+    milliseconds = requests * 1000 // rate
+    times = sorted(took for when, took in ended if 0.05 < when / milliseconds < 0.95)
     percentile = {part: times[len(times) * part // 100] / 1000 for part in PARTS}
     return {"seconds": job["read"]["runtime"] / 1000, "percentile": percentile}
 
