@@ -50,9 +50,8 @@ class Model:
         self.may = [{0: 0} for _ in range(sectors)]
         self.flying = [set() for _ in range(sectors)]
         self.zeroed = [NEVER] * sectors
-        # When sectors of main could be read, and written, again; since when they fail for both.
+        # When sectors of main could be read again; since when they fail for reads and writes.
         self.unreadable = [NEVER] * sectors
-        self.unwritable = [NEVER] * sectors
         self.dead_since = [FOREVER] * sectors
         # When sectors that a spare had lost were written again.
         self.lost = [NEVER] * sectors
@@ -144,16 +143,21 @@ class Model:
             return True
         if self.holds_since(write, 'spares') and self.is_away(sectors):
             return True
-        return self.holds_since(write, 'spares', 'manual', 'gone', 'full') and any(
-            self.unwritable[sector] > write.number for sector in sectors)
+        return self.is_passed_on(write)
 
     def may_read_fail(self, read):
         if is_impatient(read):
             return True
         sectors = range(read.first, read.first + read.count)
         return (self.holds_since(read, 'spares') and self.is_away(sectors)
-                or self.was_lost_since(read, sectors)
+                or self.is_passed_on(read) or self.was_lost_since(read, sectors)
                 or any(self.unreadable[sector] > read.number for sector in sectors))
+
+    def is_passed_on(self, request):
+        """Whether the errors of main were passed on.  A disk fails all requests that were merged when a
+        sector of one is bad."""
+        return (self.holds_since(request, 'main')
+                and self.holds_since(request, 'spares', 'manual', 'gone', 'full'))
 
     def was_lost_since(self, operation, sectors):
         """Whether one of these sectors was lost while an operation was under way."""
@@ -192,18 +196,16 @@ class Model:
         with self.lock:
             for first, count, _ in set(new) - set(old):
                 self.leaves(range(first, first + count))
-            for bad, kinds in (self.unreadable, ('reads', 'all')), (self.unwritable, ('writes', 'all')):
-                for sector in sectors_of(new, kinds) - sectors_of(old, kinds):
-                    bad[sector] = FOREVER
+            for sector in sectors_of(new, ('reads', 'all')) - sectors_of(old, ('reads', 'all')):
+                self.unreadable[sector] = FOREVER
             for sector in sectors_of(old, ('all',)) - sectors_of(new, ('all',)):
                 self.dead_since[sector] = FOREVER
             if new:
                 self.start('main')
         yield
         with self.lock:
-            for bad, kinds in (self.unreadable, ('reads', 'all')), (self.unwritable, ('writes', 'all')):
-                for sector in sectors_of(old, kinds) - sectors_of(new, kinds):
-                    bad[sector] = self.moment()
+            for sector in sectors_of(old, ('reads', 'all')) - sectors_of(new, ('reads', 'all')):
+                self.unreadable[sector] = self.moment()
             for sector in sectors_of(new, ('all',)) - sectors_of(old, ('all',)):
                 self.dead_since[sector] = self.moment()
             if not new:
