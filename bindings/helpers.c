@@ -23,6 +23,11 @@ void dm_remap_percpu_inc(u64 __percpu *counter)
 	this_cpu_inc(*counter);
 }
 
+void dm_remap_percpu_add(u64 __percpu *counter, u64 value)
+{
+	this_cpu_add(*counter, value);
+}
+
 u64 dm_remap_percpu_dec(u64 __percpu *counter)
 {
 	return this_cpu_dec_return(*counter);

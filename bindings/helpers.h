@@ -13,6 +13,7 @@
 
 void __percpu *dm_remap_alloc_percpu(size_t size, size_t align);
 void dm_remap_percpu_inc(u64 __percpu *counter);
+void dm_remap_percpu_add(u64 __percpu *counter, u64 value);
 u64 dm_remap_percpu_dec(u64 __percpu *counter);
 void dm_remap_percpu_set(u64 __percpu *counter, u64 value);
 u64 dm_remap_percpu_sum(const u64 __percpu *counter);

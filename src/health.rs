@@ -145,6 +145,7 @@ impl Health {
 impl Live<Remap> {
     /// Learns that blocks were relocated for a reason, or that there is more room on the spares.
     pub(crate) fn learn(&self, cause: Cause, blocks: usize) {
+        self.counts.count_cause(cause, blocks);
         self.health.record(cause, blocks);
         self.queue_background(Delta::from_millis(0));
     }

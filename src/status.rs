@@ -11,6 +11,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::text::Text;
 use crate::remap::health::level::Level;
 use crate::remap::table_line::Line;
+use crate::remap::units::Cause;
 use crate::remap::units::MAX_SPARES;
 use crate::scan;
 use crate::setup::MAIN;
@@ -73,7 +74,7 @@ fn write_info(this: &Live<Remap>, text: &mut Text<'_>) -> fmt::Result {
         counts.unreadable(),
     )?;
     let progress = this.progress();
-    for (name, value) in counters(this) {
+    for (name, value) in counters(this).into_iter().take(STATUS_COUNTERS) {
         match name {
             "meta_errors" => write!(
                 text,
@@ -124,8 +125,9 @@ pub(crate) fn health(this: &Live<Remap>) -> &'static str {
     mode.max(spares).max(model).name()
 }
 
-/// The number of counters that the message `stats` shows.
-pub(crate) const COUNTERS: usize = 12;
+/// The number of counters that the message `stats` shows, of which the first ones are those of the status.
+pub(crate) const COUNTERS: usize = 19;
+const STATUS_COUNTERS: usize = 12;
 
 /// The counters, by name.
 fn counters(this: &Live<Remap>) -> [(&'static str, u64); COUNTERS] {
@@ -144,6 +146,13 @@ fn counters(this: &Live<Remap>) -> [(&'static str, u64); COUNTERS] {
         ("removed", count(&counts.removed)),
         ("refused", count(&counts.refused)),
         ("meta_errors", count(&counts.meta_errors)),
+        ("read_sectors", traffic.sectors(Kind::Read)),
+        ("write_sectors", traffic.sectors(Kind::Write)),
+        ("relocated_read", counts.of_cause(Cause::Read)),
+        ("relocated_write", counts.of_cause(Cause::Write)),
+        ("relocated_scan", counts.of_cause(Cause::Scan)),
+        ("relocated_message", counts.of_cause(Cause::Message)),
+        ("relocated_spare", counts.of_cause(Cause::Spare)),
     ]
 }
 

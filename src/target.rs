@@ -39,6 +39,7 @@ use crate::remap::resolve::Place;
 use crate::remap::slot_page::Lifetime;
 use crate::remap::superblock::Progress;
 use crate::remap::units::Block;
+use crate::remap::units::Cause;
 use crate::remap::units::Sector;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
@@ -196,6 +197,8 @@ pub(crate) struct Counts {
     unreadable: AtomicU64,
     /// The first sector of the last request that failed, plus one; 0 for none.
     last_error: AtomicU64,
+    /// Blocks that were given a slot since the activation, by cause.
+    by_cause: [AtomicU64; Cause::ALL.len()],
 }
 
 impl Counts {
@@ -208,7 +211,23 @@ impl Counts {
             meta_errors: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
             last_error: AtomicU64::new(0),
+            by_cause: [const { AtomicU64::new(0) }; Cause::ALL.len()],
         }
+    }
+
+    /// Counts blocks that were given a slot for a reason.
+    pub(crate) fn count_cause(&self, cause: Cause, blocks: usize) {
+        let at = Cause::ALL.iter().position(|other| *other == cause);
+        if let Some(counter) = at.and_then(|at| self.by_cause.get(at)) {
+            counter.fetch_add(blocks as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How many blocks were given a slot for a reason.
+    pub(crate) fn of_cause(&self, cause: Cause) -> u64 {
+        let all = Iterator::zip(Cause::ALL.iter(), &self.by_cause);
+        let found = all.filter(|(other, _)| **other == cause);
+        found.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Counts blocks that have moved.
@@ -578,7 +597,9 @@ impl Live<Remap> {
     fn map_unusual<'r>(&self, request: Request<'r>) -> Mapped<'r> {
         let operation = request.operation();
         let guard = Guard::new();
-        let ticket = self.traffic.begin(relocator::kind_of(operation), &guard);
+        let kind = relocator::kind_of(operation);
+        let ticket = self.traffic.begin(kind, &guard);
+        self.traffic.count_sectors(kind, request.sectors().into());
         let allowed = match operation {
             Operation::Flush => false,
             Operation::Read => true,
@@ -664,8 +685,13 @@ impl Live<Remap> {
         loop {
             let len = Sectors(request.sectors().into());
             let piece = self.first_piece(table, start, len, direction, &guard);
-            if piece.len < len && request.truncate(piece.len.0 as u32).is_err() {
-                break;
+            if piece.len < len {
+                if request.truncate(piece.len.0 as u32).is_err() {
+                    break;
+                }
+                let kind = relocator::kind_of(request.operation());
+                self.traffic
+                    .count_sectors(kind, piece.len.0.wrapping_sub(len.0));
             }
             match piece.place {
                 Place::Main => match self.device(MAIN) {
@@ -782,10 +808,13 @@ impl Target for Remap {
             return this.map_unusual(request);
         };
         let start = Sector(request.sector().wrapping_sub(this.begin()));
-        let last = start.last_of(Sectors(request.sectors().into()));
+        let len = Sectors(request.sectors().into());
+        let last = start.last_of(len);
         let guard = Guard::new();
         // This comes before the look-up, see the documentation of `traffic`.
-        let ticket = this.traffic.begin(Kind::of_data(writes), &guard);
+        let kind = Kind::of_data(writes);
+        let ticket = this.traffic.begin(kind, &guard);
+        this.traffic.count_sectors(kind, len.0);
         if !table.index(&guard).is_clear(start, last) {
             return this.map_near(table, request, start, ticket, guard);
         }

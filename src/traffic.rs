@@ -48,12 +48,13 @@ const KIND_SHIFT: u32 = 1;
 const SPARE_BIT: usize = 1 << 3;
 const TICKETS: usize = 16;
 
-/// Places of the counters: requests begun in each epoch, requests ended by ticket, errors by kind.
+/// Places of the counters: requests begun in each epoch, requests ended by ticket, errors by kind, sectors by kind.
 const BEGUN: usize = 0;
 const ENDED: usize = BEGUN + EPOCHS;
 const ERRORS: usize = ENDED + TICKETS;
 const KINDS: usize = 3;
-const COUNTERS: usize = ERRORS + KINDS;
+const SECTORS: usize = ERRORS + KINDS;
+const COUNTERS: usize = SECTORS + KINDS;
 
 /// Proof that a request was counted as begun; it travels with the request until it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,12 @@ impl Traffic {
         let epoch = self.epoch.load(Ordering::Acquire) & (EPOCHS - 1);
         self.counters.increment::<BEGUN, EPOCHS>(epoch);
         Ticket(epoch | (kind as usize) << KIND_SHIFT)
+    }
+
+    /// Counts the sectors of a request; 2^64 - *n* takes *n* of them back, which are left to another one.
+    #[inline(always)]
+    pub(crate) fn count_sectors(&self, kind: Kind, sectors: u64) {
+        self.counters.add::<SECTORS, KINDS>(kind as usize, sectors);
     }
 
     /// Counts a request as ended. Nothing of it may be under way any more.
@@ -175,6 +182,11 @@ impl Traffic {
             .fold(0u64, |sum, ticket| {
                 sum.wrapping_add(self.counters.sum(ENDED + ticket))
             })
+    }
+
+    /// How many sectors the requests of this kind had.
+    pub(crate) fn sectors(&self, kind: Kind) -> u64 {
+        self.counters.sum(SECTORS + kind as usize)
     }
 
     /// How many requests of this kind have failed.

@@ -116,6 +116,7 @@ def compare(before, after, tally, processors):
     for kind in KINDS:
         wanted[f'{kind}s'] = tally.of(kind)
         wanted[f'spare_{kind}s'] = tally.of(kind, only_spares=True)
+        wanted[f'{kind}_sectors'] = sum(number for (what, _), number in tally.sectors.items() if what == kind)
     histograms = {f'{place}_{kind}_us' for place in ('main', 'spare') for kind in KINDS}
     for key, text in after.stats.items():
         if key == 'latency_sample':
@@ -125,7 +126,8 @@ def compare(before, after, tally, processors):
             yield f'classes of {key}', CLASSES, len(text.split(','))
         else:
             yield key, wanted[key], int(text)
-            yield f'{key} of the status', wanted[key], int(after.status[key]) - int(before.status[key])
+            if key in after.status:
+                yield f'{key} of the status', wanted[key], int(after.status[key]) - int(before.status[key])
     yield 'missing histograms', set(), histograms
     for disk, numbers in after.disks.items():
         for kind, (requests, sectors) in numbers.items():

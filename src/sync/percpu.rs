@@ -16,7 +16,7 @@ use kernel::prelude::*;
 /// # Invariants
 ///
 /// `base` is a per-CPU pointer to `N` zero-initialised `u64`, which this object owns. The values are
-/// only changed by increments on the processor that they belong to.
+/// only changed by single instructions on the processor that they belong to.
 pub(crate) struct Counters<const N: usize> {
     base: NonNull<u64>,
 }
@@ -48,6 +48,16 @@ impl<const N: usize> Counters<N> {
         if index < LEN {
             // SAFETY: The area has `N` counters by the type invariant, and `FIRST` plus `index` is less.
             unsafe { increment::<FIRST>(self.base, index) };
+        }
+    }
+
+    /// The same for `value` more. Counters wrap around.
+    #[inline(always)]
+    pub(crate) fn add<const FIRST: usize, const LEN: usize>(&self, index: usize, value: u64) {
+        const { assert!(FIRST + LEN <= N) };
+        if index < LEN {
+            // SAFETY: As in `increment`.
+            unsafe { add::<FIRST>(self.base, index, value) };
         }
     }
 
@@ -191,4 +201,39 @@ unsafe fn increment<const FIRST: usize>(base: NonNull<u64>, index: usize) {
     let counter = unsafe { base.add(FIRST + index) };
     // SAFETY: As above.
     unsafe { bindings::dm_remap_percpu_inc(counter.as_ptr()) };
+}
+
+/// `this_cpu_add()` for the same.
+///
+/// # Safety
+///
+/// As for [`increment`].
+#[cfg(all(target_arch = "x86_64", CONFIG_SMP))]
+#[inline(always)]
+unsafe fn add<const FIRST: usize>(base: NonNull<u64>, index: usize, value: u64) {
+    // SAFETY: As for `increment`.
+    unsafe {
+        core::arch::asm!(
+            "add qword ptr gs:[{} + {} * 8 + {} * 8], {}",
+            in(reg) base.as_ptr(),
+            in(reg) index,
+            const FIRST,
+            in(reg) value,
+            options(nostack),
+        );
+    }
+}
+
+/// `this_cpu_add()` for the same.
+///
+/// # Safety
+///
+/// As for [`increment`].
+#[cfg(not(all(target_arch = "x86_64", CONFIG_SMP)))]
+#[inline(always)]
+unsafe fn add<const FIRST: usize>(base: NonNull<u64>, index: usize, value: u64) {
+    // SAFETY: By the requirements of this function.
+    let counter = unsafe { base.add(FIRST + index) };
+    // SAFETY: As above.
+    unsafe { bindings::dm_remap_percpu_add(counter.as_ptr(), value) };
 }

@@ -73,7 +73,7 @@ times() {
 
 # numbers: prints what stats says of errors and relocations.
 numbers() {
-	remap remap stats | grep -E '_errors=|^re|^refused' | grep -v '^reads' | paste -sd ' '
+	remap remap stats | grep -E '_errors=|^(relocated|relocated_auto|removed|refused)=' | paste -sd ' '
 }
 
 # attempts read|write SECTOR...: a request of one sector each, which may fail.
@@ -125,6 +125,9 @@ causes_and_errors() {
 		'read_errors=1 write_errors=4 other_errors=0 relocated=9 relocated_auto=6 removed=2 refused=1 meta_errors=0' "$(numbers)"
 	equal "each block says why it was relocated" \
 		'96:read 200:write 304:write 312:write 408:scan 496:scan 1000:spare' "$(causes remap)"
+	equal "and stats how many there were of each reason since it began to count, also what was brought back" \
+		'relocated_read=1 relocated_write=3 relocated_scan=2 relocated_message=3 relocated_spare=1' \
+		"$(remap remap stats | grep -E '^relocated_[^a]' | paste -sd ' ')"
 	equal "what could not be read is counted in the end" 'used=7 unreadable=18' "$(remap_values remap used unreadable)"
 	check "and listed" agree remap
 	dmsetup remove remap

@@ -141,13 +141,13 @@ blocks() {
 # lasts: what was relocated and brought back is counted over all activations.
 lasts() {
 	equal "stats counts the same so far" $'relocated=111\nrelocated_auto=0\nremoved=10' \
-		"$(remap remap stats | grep -E '^(relocated|removed)')"
+		"$(remap remap stats | grep -E '^(relocated|relocated_auto|removed)=')"
 	dmsetup remove remap
 	dmsetup create remap --table "0 $size remap /dev/main 2 /dev/spare /dev/more"
 	equal "the next activation has not forgotten it" \
 		'used=101 unreadable=1 relocated=111 relocated_auto=0 removed=10 refused=0 meta_errors=0' "$(totals)"
 	equal "stats counts from there on" $'relocated=0\nrelocated_auto=0\nremoved=0' \
-		"$(remap remap stats | grep -E '^(relocated|removed)')"
+		"$(remap remap stats | grep -E '^(relocated|relocated_auto|removed)=')"
 	remap remap remove 8000 801
 	equal "and so does status" \
 		'used=0 unreadable=0 relocated=111 relocated_auto=0 removed=111 refused=0 meta_errors=0' "$(totals)"

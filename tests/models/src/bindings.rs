@@ -115,6 +115,10 @@ pub(crate) unsafe fn dm_remap_percpu_inc(counter: *mut u64) {
     processors::increment(counter.addr());
 }
 
+pub(crate) unsafe fn dm_remap_percpu_add(_counter: *mut u64, _value: u64) {
+    panic!("no model counts sectors");
+}
+
 pub(crate) unsafe fn dm_remap_percpu_dec(_counter: *mut u64) -> u64 {
     panic!("no model takes samples");
 }
