@@ -161,6 +161,7 @@ pub(crate) fn assess(this: &Live<Remap>) {
         total: counted(total),
         unreadable: Sectors(this.counts.unreadable()),
     };
+    let is_activation = this.health.report().is_none();
     let changed;
     let report = {
         let mut learned = this.health.learned.lock();
@@ -170,11 +171,12 @@ pub(crate) fn assess(this: &Live<Remap>) {
             return;
         }
         learned.news = false;
-        // After an activation this is what the spares have.
+        // At an activation this is what the spares have.
         let before = learned.model.level();
         let report = learned.model.assess(now, spares);
         changed = before != report.level;
-        learned.unsaved |= changed;
+        // What follows from what the spares have does so again at the next activation.
+        learned.unsaved |= changed && !is_activation;
         report
     };
     *this.health.report.lock() = Some(report);
