@@ -161,7 +161,6 @@ pub(crate) fn assess(this: &Live<Remap>) {
         total: counted(total),
         unreadable: Sectors(this.counts.unreadable()),
     };
-    let is_activation = this.health.report().is_none();
     let changed;
     let report = {
         let mut learned = this.health.learned.lock();
@@ -175,8 +174,6 @@ pub(crate) fn assess(this: &Live<Remap>) {
         let before = learned.model.level();
         let report = learned.model.assess(now, spares);
         changed = before != report.level;
-        // What follows from what the spares have does so again at the next activation.
-        learned.unsaved |= changed && !is_activation;
         report
     };
     *this.health.report.lock() = Some(report);
