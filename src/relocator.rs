@@ -244,7 +244,6 @@ const ROOM: SlotCount = SlotCount(2 * SECTION_BLOCKS as u32);
 
 /// Gives the index more room when it has little. Memory is waited for without the relocator.
 fn make_room(this: &Live<Remap>) -> Result {
-    let _noio = noio::Scope::new();
     let table = this.table().ok_or(EIO)?;
     if table.has_room(ROOM) {
         return Ok(());
