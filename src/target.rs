@@ -215,19 +215,23 @@ impl Counts {
         }
     }
 
+    /// The counter of the blocks that were given a slot for a reason.
+    fn by_cause(&self, cause: Cause) -> Option<&AtomicU64> {
+        let mut all = Iterator::zip(Cause::ALL.iter(), &self.by_cause);
+        all.find_map(|(other, count)| (*other == cause).then_some(count))
+    }
+
     /// Counts blocks that were given a slot for a reason.
     pub(crate) fn count_cause(&self, cause: Cause, blocks: usize) {
-        let at = Cause::ALL.iter().position(|other| *other == cause);
-        if let Some(counter) = at.and_then(|at| self.by_cause.get(at)) {
-            counter.fetch_add(blocks as u64, Ordering::Relaxed);
+        if let Some(count) = self.by_cause(cause) {
+            count.fetch_add(blocks as u64, Ordering::Relaxed);
         }
     }
 
     /// How many blocks were given a slot for a reason.
     pub(crate) fn of_cause(&self, cause: Cause) -> u64 {
-        let all = Iterator::zip(Cause::ALL.iter(), &self.by_cause);
-        let found = all.filter(|(other, _)| **other == cause);
-        found.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
+        let count = self.by_cause(cause);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Counts blocks that have moved.
