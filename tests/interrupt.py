@@ -16,6 +16,11 @@ import time
 import dm
 
 
+def moved(mapped):
+    """How many blocks were relocated or brought back, durably; used counts those on their way, too."""
+    return int(mapped.value('relocated')) + int(mapped.value('removed'))
+
+
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
@@ -23,10 +28,10 @@ def main():
     number = signal.Signals[number]
     signal.signal(number, lambda *_: None)
     mapped = dm.Mapped(name)
-    before = mapped.value('used')
+    before = moved(mapped)
     sender = os.fork()
     if sender == 0:
-        while mapped.value('used') == before:
+        while moved(mapped) == before:
             time.sleep(0.01)
         os.kill(os.getppid(), number)
         os._exit(0)

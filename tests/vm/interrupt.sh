@@ -36,9 +36,10 @@ change_main() {
 	dmsetup resume main
 }
 
-# is_at_work: a message has relocated some blocks.
+# is_at_work: a message has relocated some blocks for good, while none were before; used counts
+# those on their way, too.
 is_at_work() {
-	[[ $(remap_status remap used) -gt 0 ]]
+	[[ $(remap_status remap relocated) -gt $(remap_status remap removed) ]]
 }
 
 # is_unfinished: there are blocks that are not relocated.
@@ -102,6 +103,7 @@ takes_turns() {
 
 gives_way() {
 	local relocating status=0
+	message remove 0 "$size"
 	message remove 0 "$size"
 	slow_down
 	message add 0 "$blocks" >/tmp/answer 2>&1 &
