@@ -32,9 +32,5 @@ use pin_init::MaybeZeroable;
 
 include!(concat!(env!("DM_REMAP_BINDINGS"), "/bindings_generated.rs"));
 
-/// Refuses to compile when a structure is not laid out as in the kernel.
-mod layout {
-    use super::*;
-
-    include!(concat!(env!("DM_REMAP_BINDINGS"), "/layout_generated.rs"));
-}
+// Refuses to compile when a structure is not laid out as in the kernel.
+include!(concat!(env!("DM_REMAP_BINDINGS"), "/layout_generated.rs"));
