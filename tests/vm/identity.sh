@@ -2,6 +2,10 @@
 #
 # The module is what device mapper looks for when a table has the target remap, and the
 # integrity subsystem measures what is mapped in the kernel's form.
+#
+# Only the stock kernel has that subsystem.
+#
+# kernel: stock
 
 # shellcheck source=lib-interface.sh
 . /tests/lib-interface.sh
