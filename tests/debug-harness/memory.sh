@@ -16,5 +16,5 @@ equal "a read of freed memory fails the run" 125 "$status"
 matches "it is shown" '!! .*BUG: KASAN: slab-use-after-free' "$errors"
 
 in_vm --debug-kernel 'insmod /dm-remap.ko leaked=1 && rmmod dm_remap_defects'
-equal "a leak fails the run" 125 "$status"
+equal "a leak fails the run, however small" 125 "$status"
 matches "it is shown whose it was" 'kmemleak: comm "insmod"' "$errors"
