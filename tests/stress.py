@@ -35,7 +35,7 @@ import direct  # noqa: E402
 import dm  # noqa: E402
 import places  # noqa: E402
 from aio import DEPTH, LONGEST, Queue  # noqa: E402
-from stress_disks import MappedDisk, NullDisk, ScsiDisk, Wrong, run, sectors_of, within  # noqa: E402
+from stress_disks import MappedDisk, NullDisk, ScsiDisk, Wrong, run, within  # noqa: E402
 from stress_model import (FOREVER, LAST_OPERATIONS, NEVER, WRITES, Model, clear_of,  # noqa: E402
                           number_after, result_of)
 
@@ -422,7 +422,7 @@ class Episode:
         self.used = self.spares[:chance.randint(1, len(self.spares))]
         self.missing, self.bad, self.spare_bad, self.features = None, [], {}, ''
         self.sectors = self.main.sectors - chance.choice([0, 0, self.unit, 5 * self.unit])
-        self.model = Model(self.sectors, block)
+        self.model = Model(self.sectors, block, self.main.merges)
         # Held by whoever changes what the device is made of.
         self.cycling = threading.RLock()
         self.workers = [Worker(self, number) for number in range(WORKERS)]
@@ -554,7 +554,7 @@ class Episode:
         if unreadable != counted:
             raise Wrong(f'the list has {unreadable} unreadable sectors, the status {counted}')
         if self.sound() and self.missing is None:
-            self.model.learn(after, sectors_of(self.bad, ('reads', 'writes', 'all')))
+            self.model.learn(after, self.bad)
 
     def look(self, device, sectors, step, failed):
         """Reads sectors, and adds those that cannot be read to the ones that have failed."""
@@ -645,6 +645,7 @@ class Episode:
         """Prints all that is known of a failure."""
         text = str(failure)
         print(f'seed {self.seed} failed: {text}')
+        print(f'to play it again: make stress STRESS_TIME=1 SEED={self.seed}')
         if not isinstance(failure, Wrong):
             traceback.print_exception(failure)
         print(self)

@@ -38,7 +38,7 @@ class NullDisk:
     """A disk in memory.  Bad ranges of it fail for reads and writes."""
 
     kinds = ('all',)
-    flush_fails = False
+    flush_fails, merges = False, True
 
     def __init__(self, name, mib, unit):
         self.folder = f'/sys/kernel/config/nullb/{name}'
@@ -73,7 +73,7 @@ class MappedDisk:
     """A mapped device over such a disk.  Ranges may fail for reads, for writes or for both."""
 
     kinds = ('reads', 'writes', 'all')
-    flush_fails = True
+    flush_fails, merges = True, False
 
     def __init__(self, name, mib, unit):
         self.disk = NullDisk(f'{name}-disk', mib, unit)
@@ -94,7 +94,7 @@ class ScsiDisk:
     """A disk with one range of medium errors, for reads only."""
 
     kinds = ('reads',)
-    flush_fails = False
+    flush_fails, merges = False, True
 
     def __init__(self, _name, mib, unit):
         run('modprobe', '-a', 'sd_mod')

@@ -39,9 +39,11 @@ class Model:
     Moments and operations are numbered together.  A write puts its own number into its sectors.
     Of a fault is kept when it ended; a request may fail if it began before that."""
 
-    def __init__(self, sectors, block):
+    def __init__(self, sectors, block, merges):
         self.lock = threading.RLock()
         self.sectors, self.block = sectors, block
+        # Whether main may merge requests, of which then all fail when one touches a bad sector.
+        self.merges = merges
         self.moments = itertools.count(1)
         self.log = []
         self.zeroing = {0}
@@ -154,8 +156,7 @@ class Model:
                 or any(self.unreadable[sector] > read.number for sector in sectors))
 
     def is_passed_on(self, request):
-        """Whether the errors of main were passed on.  A disk fails all requests that were merged when a
-        sector of one is bad."""
+        """Whether the errors of main were passed on."""
         return (self.holds_since(request, 'main')
                 and self.holds_since(request, 'spares', 'manual', 'gone', 'full'))
 
@@ -182,6 +183,11 @@ class Model:
         with self.lock:
             self.away.update(range(sectors.start // self.block, (sectors.stop - 1) // self.block + 1))
 
+    def may_leave(self, bad):
+        """The blocks that main fails, or may seem to fail, may live on a spare from now on."""
+        for first, count, _ in bad:
+            self.leaves(range(self.sectors) if self.merges else range(first, first + count))
+
     def start(self, reason):
         with self.lock:
             self.reasons[reason] = FOREVER
@@ -194,8 +200,7 @@ class Model:
     def main_fails(self, old, new):
         """While main gets the ranges that fail: each change is known before it is true, and no longer than it is."""
         with self.lock:
-            for first, count, _ in set(new) - set(old):
-                self.leaves(range(first, first + count))
+            self.may_leave(set(new) - set(old))
             for sector in sectors_of(new, ('reads', 'all')) - sectors_of(old, ('reads', 'all')):
                 self.unreadable[sector] = FOREVER
             for sector in sectors_of(old, ('all',)) - sectors_of(new, ('all',)):
@@ -212,13 +217,10 @@ class Model:
                 self.stop('main')
 
     def learn(self, relocated, bad):
-        """What is known when nothing is under way: what list says, and the sectors of main that are bad."""
+        """What is known when nothing is under way: what list says, and the ranges of main that are bad."""
         with self.lock:
-            self.away = set()
-            for first, *_ in relocated:
-                self.away.add(int(first) // self.block)
-            for sector in bad:
-                self.away.add(sector // self.block)
+            self.away = {int(first) // self.block for first, *_ in relocated}
+            self.may_leave(bad)
             now = self.moment()
             self.lost = [min(until, now) for until in self.lost]
             self.loses(relocated)
