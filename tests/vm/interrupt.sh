@@ -104,7 +104,6 @@ takes_turns() {
 gives_way() {
 	local relocating status=0
 	message remove 0 "$size"
-	message remove 0 "$size"
 	slow_down
 	message add 0 "$blocks" >/tmp/answer 2>&1 &
 	relocating=$!
