@@ -136,9 +136,16 @@ class Media:
         self.known = self.known | {name: content[:at] + page + content[at + len(page):]}
 
     def restore(self, contents):
-        """Makes the disks hold the contents; writes only the pages that are others."""
+        """Makes the disks hold the contents; writes only the pages that are others, and neighbours together."""
+        runs = []
         for name, at in different(self.contents(), contents):
-            self.write(name, at // SECTOR, contents[name][at:at + PAGE])
+            if runs and runs[-1][0] == name and runs[-1][2] == at:
+                runs[-1][2] = at + PAGE
+            else:
+                runs.append([name, at, at + PAGE])
+        for name, first, end in runs:
+            self.devices[name].write(first // SECTOR, contents[name][first:end])
+        self.known = self.known | contents
 
     def writes(self):
         """How many writes, discards and flushes each disk has had."""
@@ -975,6 +982,14 @@ def places_are_distinct(scene):
             raise Wrong(f'the list has sector {place} of spare {spare}, which is none of its slots')
 
 
+def may_scan(scene, damage):
+    """Whether an activation may begin a background pass, or go on with one, and write that down, which dmremap does not."""
+    fields = [SUPERBLOCK[name] for name in ('scan_interval', 'scan_ended', 'scan_pass')]
+    superblocks = [scene.superblock(end) for end in (FRONT, BACK)]
+    return any(get(page, field) != get(scene.page(spare, sector), field)
+               for spare, sector, page in damage if sector in superblocks for field in fields)
+
+
 def survives(scene, damage, line, read_only):
     """Whatever the pages say, the kernel stays what it is; returns whether they were used."""
     scene.put(damage)
@@ -1003,7 +1018,7 @@ def survives(scene, damage, line, read_only):
         scene.untouched(before, writes)
     if not up and 'dm_remap: ' not in said:
         raise Wrong(f'it was refused without a sentence: {said}')
-    if up and not read_only and not missing:
+    if up and not read_only and not missing and not may_scan(scene, damage):
         scene.mends(damage, scene.activated(damage))
     return up
 

@@ -454,7 +454,8 @@ class Messages:
             return 'too long to answer'
         if error is not None and error != found:
             raise Wrong(f'{shown}: {found}, not {error}, {lines}')
-        self.may_scan |= bool({b'scan', b'scan_interval'} & set(words))
+        # A backslash makes no difference to the byte behind it.
+        self.may_scan |= bool({b'scan', b'scan_interval'} & set(words + re.split(rb'[ \t-\r]+', text.replace(b'\\', b''))))
         if not self.may_scan and (self.state == 'read-only' or found in (errno.EINVAL, errno.ENOSPC) and error == found):
             self.disks.untouched(before)
         self.relocated = after

@@ -22,5 +22,5 @@ in_vm() {
 		>"$folder/output" 2>"$folder/errors" || status=$?
 	# A machine that came up at the second attempt only is as good as any.
 	# shellcheck disable=SC2034 # Used by the tests that source this file.
-	output=$(<"$folder/output") errors=$(sed '/^The machine did not come up:/d' "$folder/errors")
+	output=$(<"$folder/output") errors=$(sed '/^The machine did not come up:/d; /^Trying whether /d' "$folder/errors")
 }

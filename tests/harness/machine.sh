@@ -70,7 +70,7 @@ cut_power() {
 	truncate -s 1M "$folder/disk"
 	DM_REMAP_KO='' "$vm" --disk "$folder/disk" "$folder/script" >"$folder/output" &
 	local machine=$!
-	within 300 grep -q written "$folder/output"
+	within 600 grep -q written "$folder/output"
 	kill -TERM "$machine"
 	status=0
 	wait "$machine" || status=$?

@@ -49,7 +49,7 @@ lose_power() {
 	: >"$folder/output"
 	VM_LOG=$folder/log "$vm" --cpus 1 "${disks[@]}" "$guest" "$seed-$1" >"$folder/output" 2>&1 &
 	machine=$!
-	within 300 has_begun
+	within 600 has_begun
 	sleep "$((RANDOM % 3)).$((RANDOM % 10))"
 	kill -TERM "$machine" 2>/dev/null || true
 	wait "$machine" || status=$?

@@ -113,6 +113,13 @@ long_writes() {
 	deactivate
 }
 
+# saves MASKS: a long read saves what is beside unreadable sectors.  One that takes long leaves
+# blocks to the next one.
+saves() {
+	sectors holds "$dev" 280 64 old >/dev/null || true
+	[[ $(live_masks remap | cut -d ' ' -f 1-4) == "$1" ]]
+}
+
 failed_reads() {
 	activate
 	sectors write "$dev" 0 2048 old
@@ -127,8 +134,7 @@ failed_reads() {
 	check "on both sides of what was not" sectors holds "$dev" 104 8 old
 	check "that is an error still" sectors lost "$dev" 102 2
 	refused "a long read over unreadable sectors fails" sectors holds "$dev" 280 64 old
-	equal "and saves what is beside them" '96:3f 296:f 304:0 312:0' \
-		"$(live_masks remap | cut -d ' ' -f 1-4)"
+	check "and saves what is beside them" within 60 saves '96:3f 296:f 304:0 312:0'
 	check "before them" sectors holds "$dev" 280 20 old
 	check "and behind them" sectors holds "$dev" 320 24 old
 	again

@@ -38,7 +38,7 @@ scenario() {
 }
 
 # failing_together: blocks that fail together.  A round that has no more time leaves some of
-# them to the next one.
+# them to the next one, which writes the others once more.
 failing_together() {
 	local blocks=100 first=8000 reads rounds
 	null_bad main "$first-$((first + blocks * 8 - 1))"
@@ -52,8 +52,8 @@ failing_together() {
 	check "they share their flushes, 3 for each of $rounds rounds" \
 		test $((flushes % 3)) -eq 0 -a $((rounds * 4)) -lt $blocks
 	# The slots of so many blocks lie in two pages at most.
-	check "the spare sees each block once, and $rounds times two copies of the pages that they touch" \
-		test "$writes" -ge $((blocks + 2)) -a "$writes" -le $((blocks + 4 * rounds))
+	check "the spare sees each block once, and two copies of the pages that they touch, $rounds times" \
+		test "$writes" -ge $((blocks + 2)) -a "$writes" -le $((rounds * (blocks + 4)))
 }
 
 # make_disks FUA: makes disks with a volatile cache that have FUA or not.
