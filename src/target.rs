@@ -603,7 +603,6 @@ impl Live<Remap> {
         let guard = Guard::new();
         let kind = relocator::kind_of(operation);
         let ticket = self.traffic.begin(kind, &guard);
-        self.traffic.count_sectors(kind, request.sectors().into());
         let allowed = match operation {
             Operation::Flush => false,
             Operation::Read => true,
@@ -614,6 +613,7 @@ impl Live<Remap> {
             return self.map_relocated(table, request, start, ticket, guard);
         }
         drop(guard);
+        self.traffic.count_sectors(kind, request.sectors().into());
         let tag = Tag::new(Sector(0), ticket).into_word();
         match self.device(request.flush_target()) {
             Some(device) if operation == Operation::Flush => request.remap(device, 0, tag),
@@ -644,11 +644,14 @@ impl Live<Remap> {
             Some(Place::Spare { spare, sector }) => (self.spare(spare), sector.0, tag.on_spare()),
             _ => (None, 0, tag),
         };
-        match device {
-            Some(device) if self.latencies.picks() => send_timed(request, device, sector, tag),
-            Some(device) => request.remap(device, sector, tag.into_word()),
-            None => self.map_relocated(table, request, start, ticket, guard),
+        let Some(device) = device else {
+            return self.map_relocated(table, request, start, ticket, guard);
+        };
+        self.traffic.count_sectors(ticket.kind(), len.0);
+        if self.latencies.picks() {
+            return send_timed(request, device, sector, tag);
         }
+        request.remap(device, sector, tag.into_word())
     }
 
     /// Where the first piece of a request goes. It ends with the [`LOOKUP_BLOCKS`] that it lies in at the latest, when there
@@ -672,6 +675,12 @@ impl Live<Remap> {
         resolve(index, &table.spares, &table.spares, start, len, direction)
     }
 
+    /// Counts the sectors of a request that has its final length.
+    fn count_sectors(&self, request: &Request<'_>, ticket: Ticket) {
+        let kind = ticket.kind();
+        self.traffic.count_sectors(kind, request.sectors().into());
+    }
+
     /// Maps any request of which some sectors may be relocated. The guard is held since the request was counted.
     #[cold]
     #[inline(never)]
@@ -686,71 +695,66 @@ impl Live<Remap> {
         let tag = Tag::new(start, ticket);
         let direction = relocator::direction(request.operation());
         let mut guard = guard;
-        loop {
+        let place = loop {
             let len = Sectors(request.sectors().into());
             let piece = self.first_piece(table, start, len, direction, &guard);
-            if piece.len < len {
-                if request.truncate(piece.len.0 as u32).is_err() {
-                    break;
-                }
-                let kind = relocator::kind_of(request.operation());
-                self.traffic
-                    .count_sectors(kind, piece.len.0.wrapping_sub(len.0));
+            if piece.len < len && request.truncate(piece.len.0 as u32).is_err() {
+                break None;
             }
-            match piece.place {
-                Place::Main => match self.device(MAIN) {
-                    Some(main) => return request.remap(main, start.0, tag.into_word()),
-                    None => break,
-                },
-                Place::Spare { spare, sector } => match self.spare(spare) {
-                    Some(device) => {
-                        return request.remap(device, sector.0, tag.on_spare().into_word())
-                    }
-                    None => break,
-                },
-                Place::Dead { .. } if direction == Direction::Read => match self.device(MAIN) {
-                    Some(main) => return request.remap(main, start.0, tag.dead().into_word()),
-                    None => break,
-                },
-                Place::Dead { .. } => {
-                    drop(guard);
-                    self.traffic.put_aside(ticket);
-                    let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
-                    self.deferred.lock().push(deferred);
-                    self.queue_work();
-                    return mapped;
-                }
-                Place::Lost if request.operation() == Operation::Read => {
-                    drop(guard);
-                    return request.complete(Status::MEDIUM, tag.dead().into_word());
-                }
-                // What is to be forgotten is on main, if anywhere.
-                Place::Lost => match self.device(MAIN) {
-                    Some(main) => return request.remap(main, start.0, tag.into_word()),
-                    None => break,
-                },
-                Place::Missing { .. } => break,
-                Place::Moving => {
-                    // The lock must not be taken with preemption disabled. The request is counted, so no drain that
-                    // began meanwhile ends before it, and what is looked up anew is as good as before.
-                    drop(guard);
-                    // The relocator takes the list after it has published the new place, or given the block up. Under
-                    // the lock, either that is seen, or the request is on the list before the relocator takes it.
-                    let mut list = self.deferred.lock();
-                    guard = Guard::new();
-                    if self.mode() == Mode::Failed {
-                        break;
-                    }
-                    let again = self.first_piece(table, start, piece.len, direction, &guard);
-                    if again.place == Place::Moving {
-                        drop(guard);
-                        self.traffic.put_aside(ticket);
-                        let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
-                        list.push(deferred);
-                        return mapped;
-                    }
+            if piece.place != Place::Moving {
+                break Some(piece.place);
+            }
+            // The lock must not be taken with preemption disabled. The request is counted, so no drain that
+            // began meanwhile ends before it, and what is looked up anew is as good as before.
+            drop(guard);
+            // The relocator takes the list after it has published the new place, or given the block up. Under
+            // the lock, either that is seen, or the request is on the list before the relocator takes it.
+            let mut list = self.deferred.lock();
+            guard = Guard::new();
+            if self.mode() == Mode::Failed {
+                break None;
+            }
+            let again = self.first_piece(table, start, piece.len, direction, &guard);
+            if again.place == Place::Moving {
+                drop(guard);
+                self.count_sectors(&request, ticket);
+                self.traffic.put_aside(ticket);
+                let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                list.push(deferred);
+                return mapped;
+            }
+        };
+        self.count_sectors(&request, ticket);
+        let main = self.device(MAIN);
+        match (place, main) {
+            (Some(Place::Main), Some(main)) => {
+                return request.remap(main, start.0, tag.into_word())
+            }
+            (Some(Place::Spare { spare, sector }), _) => {
+                if let Some(device) = self.spare(spare) {
+                    return request.remap(device, sector.0, tag.on_spare().into_word());
                 }
             }
+            (Some(Place::Dead { .. }), Some(main)) if direction == Direction::Read => {
+                return request.remap(main, start.0, tag.dead().into_word())
+            }
+            (Some(Place::Dead { .. }), _) if direction == Direction::Write => {
+                drop(guard);
+                self.traffic.put_aside(ticket);
+                let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                self.deferred.lock().push(deferred);
+                self.queue_work();
+                return mapped;
+            }
+            (Some(Place::Lost), _) if request.operation() == Operation::Read => {
+                drop(guard);
+                return request.complete(Status::MEDIUM, tag.dead().into_word());
+            }
+            // What is to be forgotten is on main, if anywhere.
+            (Some(Place::Lost), Some(main)) => {
+                return request.remap(main, start.0, tag.into_word())
+            }
+            _ => {}
         }
         drop(guard);
         // It is not sent to any device, so there is nothing that could be done about it.
@@ -818,10 +822,10 @@ impl Target for Remap {
         // This comes before the look-up, see the documentation of `traffic`.
         let kind = Kind::of_data(writes);
         let ticket = this.traffic.begin(kind, &guard);
-        this.traffic.count_sectors(kind, len.0);
         if !table.index(&guard).is_clear(start, last) {
             return this.map_near(table, request, start, ticket, guard);
         }
+        this.traffic.count_sectors(kind, len.0);
         let tag = Tag::new(start, ticket);
         if this.latencies.picks() {
             return send_timed(request, main, start.0, tag);

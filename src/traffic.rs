@@ -76,6 +76,16 @@ impl Ticket {
         Self(bits & Self::MASK)
     }
 
+    /// What the request counts as; it was not put aside.
+    #[inline]
+    pub(crate) const fn kind(self) -> Kind {
+        match self.0 >> KIND_SHIFT & 3 {
+            0 => Kind::Read,
+            1 => Kind::Write,
+            _ => Kind::Other,
+        }
+    }
+
     /// Whether the request went to a spare.
     pub(crate) const fn is_on_spare(self) -> bool {
         self.0 & SPARE_BIT != 0
@@ -113,7 +123,7 @@ impl Traffic {
         Ticket(epoch | (kind as usize) << KIND_SHIFT)
     }
 
-    /// Counts the sectors of a request; 2^64 - *n* takes *n* of them back, which are left to another one.
+    /// Counts the sectors of a request, of which none is left to another one any more.
     #[inline(always)]
     pub(crate) fn count_sectors(&self, kind: Kind, sectors: u64) {
         self.counters.add::<SECTORS, KINDS>(kind as usize, sectors);
