@@ -129,11 +129,14 @@ impl Health {
         Some(learned.model.encode())
     }
 
-    /// Whether something should be written to the spares soon: what was learned a minute ago, or an hour of service.
-    pub(crate) fn is_unsaved(&self) -> bool {
+    /// How long until something should be written to the spares: a minute after that was done something that was learned, after an
+    /// hour the time of service.
+    pub(crate) fn save_in(&self) -> Delta {
         let learned = self.learned.lock();
         let passed = learned.now().since(learned.saved).0;
-        passed >= if learned.unsaved { 60 } else { HOUR_SECONDS }
+        let most = if learned.unsaved { 60 } else { HOUR_SECONDS };
+        // At most an hour.
+        Delta::from_secs(most.saturating_sub(passed) as i64)
     }
 
     /// What the model said last.
@@ -155,12 +158,6 @@ impl Live<Remap> {
 pub(crate) fn assess(this: &Live<Remap>) {
     let Some(table) = this.table() else { return };
     let counted = |slots: u64| SlotCount(u32::try_from(slots).unwrap_or(u32::MAX));
-    let total = (table.spares.slots()).saturating_sub(table.spares.retired());
-    let spares = Spares {
-        free: counted(table.spares.slots().saturating_sub(table.spares.taken())),
-        total: counted(total),
-        unreadable: Sectors(this.counts.unreadable()),
-    };
     let changed;
     let report = {
         let mut learned = this.health.learned.lock();
@@ -170,6 +167,13 @@ pub(crate) fn assess(this: &Live<Remap>) {
             return;
         }
         learned.news = false;
+        // What changes from here on is news again.
+        let total = (table.spares.slots()).saturating_sub(table.spares.retired());
+        let spares = Spares {
+            free: counted(table.spares.slots().saturating_sub(table.spares.taken())),
+            total: counted(total),
+            unreadable: Sectors(this.counts.unreadable()),
+        };
         // At an activation this is what the spares have.
         let before = learned.model.level();
         let report = learned.model.assess(now, spares);

@@ -139,7 +139,10 @@ fn said<R>(this: &Live<Remap>, verb: &str, result: Result<R>) -> Result<R> {
     result.inspect_err(|error| {
         let why = match *error {
             e if e == EBUSY => "the device is suspended, or about to be; what was done stays done",
-            e if e == ENOSPC => "there are not enough free spare blocks, nothing was changed",
+            e if e == ENOSPC => {
+                "there are not enough free spare blocks: nothing was changed, unless the last ones were \
+                 used up meanwhile"
+            },
             e if e == EROFS => "the table is read-only, or metadata cannot be written",
             e if e == EINTR => "it was interrupted; what was done stays done",
             e if e == ENOMEM => "there is not enough memory; what was done stays done",

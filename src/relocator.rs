@@ -124,6 +124,8 @@ struct Job {
     after: LiveMask,
     /// Whether the block is not relocated before, or not any more after.
     whole: bool,
+    /// Whether main was asked for the sectors that do not live in the slot.
+    asked: bool,
     /// Why it stays as it is.
     error: Option<Error>,
     /// Why it stays as it is until the next section.
@@ -151,6 +153,7 @@ impl Job {
             before: live,
             after: live,
             whole,
+            asked: false,
             error: None,
             postponed: None,
         }
@@ -269,7 +272,7 @@ pub(crate) fn maintain(this: &Live<Remap>) {
         _ => Ok(()),
     };
     let room = make_room(this);
-    let kept = match this.mode() == Mode::ReadWrite && this.health.is_unsaved() {
+    let kept = match this.mode() == Mode::ReadWrite && this.health.save_in().is_zero() {
         true => change_progress(this, |_| Ok(())),
         false => Ok(()),
     };
@@ -348,8 +351,9 @@ const GIVE_WAY: Delta = Delta::from_millis(5);
 ///
 /// # Errors
 ///
-/// `ENOSPC` when there are not enough free slots, and nothing has changed then; `EINTR` after a signal; `EBUSY` when a suspend
-/// begins; otherwise the error of the first block that could not be relocated, after all others were.
+/// `ENOSPC` when there are not enough free slots, and nothing has changed then, unless the last ones were used up meanwhile;
+/// `EINTR` after a signal; `EBUSY` when a suspend begins; otherwise the error of the first block that could not be relocated,
+/// after all others were.
 pub(crate) fn add(this: &Live<Remap>, range: RangeInclusive<Block>, cause: Cause) -> Result {
     run(this, For::Message, |session| session.check_room(&range))?;
     in_sections(this, *range.start(), make_room, |session, first, jobs| {
@@ -424,6 +428,7 @@ fn in_sections(
         let (following, outcome) = match done {
             // What was done stays done, and is passed over the next time.
             Err(error) if error == ENOMEM => {
+                jobs.clear();
                 fsleep(MEMORY_INTERVAL);
                 (Some(first), Ok(()))
             }

@@ -308,7 +308,7 @@ impl Table {
     /// Publishes what [`Self::larger_index`] has given with the contents of the index of now. Sleeps.
     pub(crate) fn grow_into(&self, larger: Arc<Index>) -> Result {
         let rebuilt = self.hold_index().rebuild_into(&self.spares, &larger);
-        rebuilt.map_err(|_| EAGAIN)?;
+        rebuilt.map_err(|_| ENOMEM)?;
         self.index.replace(larger);
         Ok(())
     }

@@ -117,7 +117,8 @@ impl Session<'_> {
     fn round(&mut self) -> bool {
         self.serve_deferred();
         self.this.failed.move_to(&mut self.relocator.pending);
-        let gone = self.this.is_suspect() && !self.try_main();
+        let suspect = self.this.is_suspect();
+        let gone = suspect && !self.try_main();
         let mut jobs = core::mem::replace(&mut self.relocator.jobs, KVec::new());
         let mut requests = DeferredList::new();
         let mut again = DeferredList::new();
@@ -135,7 +136,7 @@ impl Session<'_> {
                 self.end(request, status);
                 continue;
             }
-            match self.examine(request, &mut jobs, burst, begun) {
+            match self.examine(request, &mut jobs, suspect, burst, begun) {
                 Verdict::Ends(request, status) => self.end(request, status),
                 Verdict::Waits(request) => requests.push(request),
                 Verdict::Again(request) => again.push(request),
@@ -163,10 +164,14 @@ impl Session<'_> {
         short_of_memory |= (jobs.iter()).any(|job| job.postponed == Some(Postponed::Memory));
         jobs.clear();
         self.relocator.jobs = jobs;
-        while let Some(request) = self.relocator.pending.pop() {
-            unfinished.push(request);
+        // Those that need memory come last: what does not may end before them, and free some.
+        let unseen = &mut self.relocator.pending;
+        if !short_of_memory {
+            core::mem::swap(unseen, &mut unfinished);
         }
-        self.relocator.pending = unfinished;
+        while let Some(request) = unfinished.pop() {
+            unseen.push(request);
+        }
         if !self.table.has_room(ROOM) {
             self.this.queue_background(Delta::from_millis(0));
         }
@@ -280,12 +285,13 @@ impl Session<'_> {
     }
 
     /// Looks at a request piece by piece: does what can be done where the pieces live, and marks the blocks that
-    /// have to move. The round has begun at `begun`; with `burst` so many requests have failed together that one which works now
+    /// have to move. The round has begun at `begun`; main was suspected of being gone then if `suspect`; with `burst` so many requests have failed together that one which works now
     /// says nothing about its place.
     fn examine(
         &mut self,
         mut request: Deferred,
         jobs: &mut KVec<Job>,
+        suspect: bool,
         burst: bool,
         begun: Instant<Monotonic>,
     ) -> Verdict {
@@ -306,7 +312,8 @@ impl Session<'_> {
         let failed_in_one_block = one_block && request.status() != Status::OK;
         let slot_is_bad =
             failed_in_one_block && tag.is_on_spare() && tag.departures() == self.this.departures();
-        let failed_on_main = failed_in_one_block && !tag.is_on_spare() && !tag.is_doubtful();
+        let failed_on_main =
+            failed_in_one_block && !tag.is_on_spare() && !tag.is_doubtful() && !suspect;
         let medium = request.status() == Status::MEDIUM;
         let mut waits = false;
         let mut done = 0;
@@ -613,6 +620,10 @@ impl Session<'_> {
             let Err(SlotFailed(error)) = self.try_to_fill(job, &writes)? else {
                 return Ok(());
             };
+            // This says nothing about the spare.
+            if error == ENOMEM {
+                return Err(error);
+            }
             let spare = job.slot.spare();
             self.this.note_failing_spare(spare);
             // A spare that is away is not bad.
@@ -703,6 +714,7 @@ impl Session<'_> {
                 .without(job.before)
                 .without(covered);
             let start = self.table.block_size.first_sector(job.block).0;
+            job.asked = true;
             // What main has of it is not there any more for a block that leaves its slot.
             let read = match job.from {
                 Some(_) => self.read_or_lose(Origin::Main, start, wanted)?,
@@ -785,12 +797,13 @@ impl Session<'_> {
         let mut done = 0;
         while done < len {
             let (at, piece) = self.piece(start, done, len, Direction::Read);
-            let moved = |job: &Job| self.table.block_size.block_of(at) == Some(job.block);
-            let moved = jobs.iter().any(moved);
-            if moved || !examined {
+            let block = self.table.block_size.block_of(at);
+            let job = jobs.iter().find(|job| Some(job.block) == block);
+            if job.is_some() || !examined {
                 // A block that could not be moved may be read where it is.
-                let tried = !(moved && matches!(piece.place, Place::Dead { .. }));
-                if !(tried && self.insist(request, done, at, piece)) {
+                let dead = matches!(piece.place, Place::Dead { .. });
+                let known = dead && job.is_some_and(|job| job.asked && job.error.is_none());
+                if known || !self.insist(request, done, at, piece) {
                     return Some(match piece.place {
                         Place::Dead { .. } | Place::Lost => Status::MEDIUM,
                         _ => failure(request),
