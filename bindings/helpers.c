@@ -88,10 +88,13 @@ struct workqueue_struct *dm_remap_alloc_workqueue(const char *device)
 	return alloc_ordered_workqueue("dm-remap/%s", WQ_MEM_RECLAIM, device);
 }
 
-/* Nobody waits for this queue. */
+/*
+ * No request waits for this queue.  It stands still while the machine hibernates: what it would relocate
+ * or write after the image was taken would be unknown to the memory that comes back.
+ */
 struct workqueue_struct *dm_remap_alloc_background_workqueue(const char *device)
 {
-	return alloc_ordered_workqueue("dm-remap-scan/%s", 0, device);
+	return alloc_ordered_workqueue("dm-remap-scan/%s", WQ_FREEZABLE, device);
 }
 
 bool dm_remap_bdev_read_only(struct block_device *bdev)

@@ -385,6 +385,19 @@ pub(crate) fn save(this: &Live<Remap>, at: Sector, place: Place) -> Result {
     run(this, For::Pass, |session| session.save(at, place))
 }
 
+/// Whether the device answers at all on which a place is. Main is suspected of being gone if it does not.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub(crate) fn answers(this: &Live<Remap>, place: Place) -> Result<bool> {
+    let origin = match place {
+        Place::Spare { spare, .. } => Origin::Spare(spare),
+        _ => Origin::Main,
+    };
+    run(this, For::Pass, |session| Ok(session.answers(origin)))
+}
+
 /// Changes how far the background pass has come, durably.
 ///
 /// # Errors

@@ -62,6 +62,13 @@ const LOOK_WHETHER_DUE: u64 = 60;
 /// How often a place is tried that fails for another reason than the medium.
 const ATTEMPTS: u32 = 5;
 
+/// How much too late a step may come for the next one to come sooner: as much as a timer may be, without which short steps would
+/// be far below the rate.
+const LATE: Delta = Delta::from_millis(10);
+
+/// After how long a step ends that finds one bad block after the other: the machine cannot be put to sleep in a step.
+const LONG: Delta = Delta::from_millis(5_000);
+
 /// A step is slow that takes this long, and [`SLOW_FACTOR`] times as long as usual.
 const SLOW: Delta = Delta::from_millis(200);
 
@@ -162,7 +169,10 @@ pub(crate) fn state(this: &Live<Remap>) -> &'static str {
 
 /// Does what is to be done now, and sees to it that what comes next is done in time.
 pub(crate) fn work(this: &Live<Remap>) {
-    let delay = next(this).unwrap_or(health::HOUR);
+    let mut delay = next(this).unwrap_or(health::HOUR);
+    if this.mode() == Mode::ReadWrite {
+        delay = delay.min(this.health.save_in().max(WAIT));
+    }
     if !this.is_suspending() {
         // Whoever has asked for something meanwhile comes first.
         this.queue_background_after(delay);
@@ -200,7 +210,11 @@ fn next(this: &Live<Remap>) -> Option<Delta> {
             if let Some(wait) = pace.wait(this.traffic.begun()) {
                 return Some(wait);
             }
-            Some(step(this, table, &mut pace).unwrap_or(WAIT))
+            // Whoever wakes the background work meanwhile does not make it come sooner.
+            Some(step(this, table, &mut pace).unwrap_or_else(|_| {
+                pace.pause = WAIT;
+                WAIT
+            }))
         }
     }
 }
@@ -216,6 +230,7 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
         end(this, at)?;
         return Ok(WAIT);
     };
+    let late = (pace.step.elapsed() - pace.pause).min(LATE);
     pace.step = Instant::now();
     pace.requests[0] = this.traffic.begun();
     let mut buffer = match pace.buffer.take() {
@@ -225,29 +240,29 @@ fn step(this: &Live<Remap>, table: &Table, pace: &mut Pace) -> Result<Delta> {
     let len = Sectors(left.min(longest_step(this, table).0));
     let (piece, read) = read_first(this, table, at, len, &mut buffer);
     let took = pace.step.elapsed().as_nanos();
-    pace.pause = pause_after(this, piece.len);
-    let found = match read {
+    pace.pause = time_of(this, piece.len) - late;
+    let (found, done) = match read {
         Ok(()) => {
             if piece.place == Place::Main {
                 note_time(this, pace, at, took);
             }
-            0
+            (0, piece.len)
         }
         Err(error) => match relocator::fault(error) {
             Fault::Elsewhere if pace.tries_again() => {
                 pace.buffer = Some(buffer);
                 return Err(error);
             }
-            Fault::Elsewhere => 0,
+            Fault::Elsewhere => (0, piece.len),
             Fault::Medium | Fault::Unclear => {
-                pace.pause = pause_after(this, Sectors(piece.len.0.saturating_mul(2)));
+                pace.pause = time_of(this, Sectors(piece.len.0.saturating_mul(2))) - late;
                 look_closer(this, table, at, piece.len, pace, &mut buffer)?
             }
         },
     };
     pace.attempts = 0;
     pace.buffer = Some(buffer);
-    let position = Sector(at.0.saturating_add(piece.len.0));
+    let position = Sector(at.0.saturating_add(done.0));
     this.change_progress(|progress| {
         // Somebody may have ended it, or begun another one, meanwhile.
         if progress.pass == Pass::Running && progress.position == at {
@@ -270,19 +285,25 @@ fn longest_step(this: &Live<Remap>, table: &Table) -> Sectors {
         .map(|device| u64::from(device.block_device().max_sectors()))
         .fold(STEP.0, u64::min);
     let block = table.block_size.sectors().0;
+    let unit = this.config.logical_sectors as u64;
     // Whole blocks, if there is room for any.
-    match longest & !block.wrapping_sub(1) {
-        0 => Sectors(longest.max(1)),
-        whole => Sectors(whole),
+    let whole = |size: u64| longest & !size.wrapping_sub(1);
+    match whole(block) {
+        0 => Sectors(whole(unit).max(unit)),
+        blocks => Sectors(blocks),
     }
 }
 
 /// How long so many sectors take at the rate that a pass has at most.
-fn pause_after(this: &Live<Remap>, read: Sectors) -> Delta {
-    // The rate is in KiB a second, which is half as many sectors in half a millisecond.
+fn time_of(this: &Live<Remap>, read: Sectors) -> Delta {
+    // The rate is in KiB a second, which are two sectors each.
     let rate = u64::from(this.options().scan_rate.get()).max(1);
-    let milliseconds = read.0.saturating_mul(500).checked_div(rate).unwrap_or(0);
-    Delta::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX / 1_000_000))
+    let nanoseconds = read.0.saturating_mul(500_000_000).checked_div(rate);
+    Delta::from_nanos(
+        nanoseconds
+            .and_then(|time| i64::try_from(time).ok())
+            .unwrap_or(i64::MAX),
+    )
 }
 
 /// Reads the first piece of some sectors where it lives, and says which one that is.
@@ -327,7 +348,7 @@ fn note_time(this: &Live<Remap>, pace: &mut Pace, at: Sector, took: i64) {
 }
 
 /// Reads again block by block what could not be read as a whole, and has the blocks that fail relocated. Returns how many
-/// sectors are weak or unreadable.
+/// sectors are weak or unreadable, of how many: that may take so long that the rest is left to the next step.
 ///
 /// # Errors
 ///
@@ -339,10 +360,10 @@ fn look_closer(
     len: Sectors,
     pace: &mut Pace,
     buffer: &mut Buffer,
-) -> Result<u64> {
+) -> Result<(u64, Sectors)> {
     let mut found = 0u64;
     let mut done = 0;
-    while done < len.0 {
+    while done < len.0 && (done == 0 || pace.step.elapsed() < LONG) {
         let at = Sector(start.0.saturating_add(done));
         let size = table.block_size;
         let rest = size.in_block(size.offset_of(at), Sectors(len.0.saturating_sub(done)));
@@ -361,7 +382,7 @@ fn look_closer(
             found = found.saturating_add(rescue(this, table, block, at, piece.place)?);
         }
     }
-    Ok(found)
+    Ok((found, Sectors(done)))
 }
 
 /// Has a block relocated of which a sector could not be read at the first attempt, and returns how many of its sectors are
@@ -377,8 +398,14 @@ fn rescue(
     at: Sector,
     place: Place,
 ) -> Result<u64> {
+    // Nothing is known against sectors of a device that is gone.
+    let is_bad = || match (relocator::answers(this, place)?, place) {
+        (true, _) => Ok(1),
+        (false, Place::Spare { .. }) => Ok(0),
+        (false, _) => Err(EIO),
+    };
     if !this.is_automatic() {
-        return Ok(1);
+        return is_bad();
     }
     match relocator::save(this, at, place) {
         Ok(()) => {
@@ -391,7 +418,7 @@ fn rescue(
         // Nothing is known against a block on a spare that is gone.
         Err(error) if error == ENXIO => Ok(0),
         // It is in the log, and the pass goes on.
-        Err(_) => Ok(1),
+        Err(_) => is_bad(),
     }
 }
 

@@ -36,6 +36,7 @@ use kernel::time::delay::fsleep;
 use kernel::time::msecs_to_jiffies;
 use kernel::time::Delta;
 use kernel::time::Msecs;
+use kernel::time::NSEC_PER_MSEC;
 use kernel::types::Opaque;
 use kernel::ThisModule;
 
@@ -346,7 +347,9 @@ impl<T: Target> Live<T> {
 
 /// A delay in the unit of timers.
 fn jiffies(delay: Delta) -> c_ulong {
-    let milliseconds = delay.as_millis().clamp(0, Msecs::MAX.into());
+    // A part of a millisecond counts as one, so that nobody comes too soon and asks again at once.
+    let milliseconds = delay.as_nanos().saturating_add(NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
+    let milliseconds = milliseconds.clamp(0, Msecs::MAX.into());
     msecs_to_jiffies(milliseconds as Msecs)
 }
 

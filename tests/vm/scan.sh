@@ -38,9 +38,13 @@ main() {
 	asks_for_no_more_than_one_request
 	goes_on_where_it_was
 	keeps_to_its_rate
+	keeps_to_it_in_short_steps
+	reads_whole_logical_blocks
 	stands_still
-	waits_for_main
+	waits_for_main rw
+	waits_for_main manual manual
 	is_saved_once_a_minute
+	learns_without_a_pass
 }
 
 # anew [FEATURE...]: makes the device on a new spare.
@@ -160,6 +164,36 @@ keeps_to_its_rate() {
 	done
 }
 
+# Each of these steps takes less than a millisecond at this rate.
+keeps_to_it_in_short_steps() {
+	local milliseconds
+	echo 4 >/sys/block/main/queue/max_sectors_kb
+	anew scan_interval 0 scan_rate 4100
+	milliseconds=$((-${EPOCHREALTIME/./} / 1000))
+	remap remap scan start
+	check "a pass in steps of 4 KiB ends" within 60 passes 1
+	milliseconds=$((milliseconds + ${EPOCHREALTIME/./} / 1000))
+	check "it was not faster than its rate: $((size / 2)) KiB in $milliseconds ms" \
+		test $((size / 2)) -le $((4100 * (milliseconds + 20) / 1000))
+	echo 127 >/sys/block/main/queue/max_sectors_kb
+}
+
+# A spare that takes less at a time than a block has, and no whole number of main's logical blocks.
+reads_whole_logical_blocks() {
+	null_disk large 4 '' blocksize=4096
+	null_disk small 4
+	echo 30 >/sys/block/small/queue/max_sectors_kb
+	remap_create remap4 /dev/large /dev/small 'block_size 64 scan_interval 0'
+	remap remap4 scan start
+	check "a pass over larger logical blocks ends" within 60 large_passes
+	equal "and finds nothing" 'used=0 scan_errors=0' "$(remap_values remap4 used scan_errors)"
+	dmsetup remove remap4
+}
+
+large_passes() {
+	[[ $(remap_status remap4 scan_passes) -ge 1 ]]
+}
+
 # more_is_read SECTORS: more than so many were read of main.
 more_is_read() {
 	[[ $(sectors_read /dev/main) -gt $1 ]]
@@ -215,17 +249,17 @@ metadata_fails() {
 	null_good spare 0-8191
 }
 
+# waits_for_main MODE [FEATURE...]: the device with these features has that mode.
 waits_for_main() {
-	local position
-	anew scan_interval 0
+	anew "${@:2}" scan_interval 0
 	null_bad main "0-$((size - 1))"
 	remap remap scan start
 	check "a pass over a disk that does not answer makes it suspect" within 60 is_suspect
-	equal "it relocates nothing and stays where it was" 'used=0 scan_pos=0 scan_errors=0' \
-		"$(remap_values remap used scan_pos scan_errors)"
+	equal "it relocates nothing and stays where it was" 'relocated=0 scan_pos=0 scan_errors=0' \
+		"$(remap_values remap relocated scan_pos scan_errors)"
 	null_good main "0-$((size - 1))"
 	check "when the disk answers it comes to its end" within 60 passes 1
-	equal "as if nothing had been" 'mode=rw used=0 scan_errors=0' "$(remap_values remap mode used scan_errors)"
+	equal "as if nothing had been" "mode=$1 used=0 scan_errors=0" "$(remap_values remap mode used scan_errors)"
 }
 
 is_suspect() {
@@ -234,10 +268,32 @@ is_suspect() {
 
 # What takes a minute goes on beside everything else.
 begins_to_be_saved() {
+	null_disk main3 8
+	null_disk spare3 4
+	remap_create quiet /dev/main3 /dev/spare3 'scan_interval 0'
+	superblock=$(superblock_of /dev/spare3)
+	null_bad main3 0-7
+	check "a write is saved on a device without passes" sectors write /dev/mapper/quiet 0 8 new
 	null_disk main2 256
 	null_disk spare2 4
 	remap_create minute /dev/main2 /dev/spare2 'scan_interval 0 scan_rate 64'
 	remap minute scan start
+}
+
+# superblock_of SPARE: prints what is different for another superblock.
+superblock_of() {
+	dd if="$1" bs=4k count=1 iflag=direct status=none | cksum
+}
+
+# has_learned: something was written that is in the superblock.
+has_learned() {
+	[[ $(superblock_of /dev/spare3) != "$superblock" ]]
+}
+
+# There is nothing but the model that could be new.
+learns_without_a_pass() {
+	check "without a pass, too, it is written what the model has learned" within 120 has_learned
+	dmsetup remove quiet
 }
 
 # was_saved: a crash would leave a position that the pass has come to.
