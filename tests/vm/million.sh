@@ -3,6 +3,9 @@
 # A million relocated blocks: a message makes them, the next activation finds them again, data
 # is where it was, and each takes 24 bytes of memory at most.
 #
+# A kernel that checks its memory adds to each piece of it what it remembers of that.
+#
+# kernel: stock
 # vm: --mem 3072
 
 # shellcheck source=lib.sh
