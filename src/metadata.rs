@@ -252,7 +252,10 @@ impl Metadata {
             (Err(_), Err(_)) if self.is_as_before(change, pages(), sequence) => Outcome::NotMade,
             (Err(_), Err(_)) => Outcome::InDoubt,
         };
-        if let Some(witness) = witness.filter(|_| change.update == Update::Free) {
+        // As long as the entries may be found on the spare, the witness must have them.
+        let freed =
+            change.update == Update::Free && matches!(outcome, Outcome::Durable | Outcome::OneCopy);
+        if let Some(witness) = witness.filter(|_| freed) {
             // The witness may say more than the spare, but that must not last: no further change is made before the next
             // activation has brought it up to date.
             let mut pages = pages();

@@ -20,6 +20,7 @@ main() {
 	copying_fails
 	metadata_fails
 	nothing_is_written
+	is_known_without_it
 }
 
 activate() {
@@ -118,7 +119,7 @@ worn() {
 
 # A drive that is worn out may take no more writes, but can still be read.
 nothing_is_written() {
-	local whole list
+	local list
 	null_disk other 4
 	modprobe dm-flakey
 	whole="0 8192 linear /dev/other 0"
@@ -140,6 +141,34 @@ nothing_is_written() {
 	check "with its data" sectors holds "$dev" 800 24 kept
 	check "and the block can be brought back" remap remap remove 808
 	matches "and nothing is left in the way" '^mode=manual health=(good|watch)$' "$(remap_values remap mode health)"
+	dmsetup remove remap
+}
+
+# remap_with FIRST: the device gets a table with this one as the first of two spares.
+remap_with() {
+	dmsetup reload remap --table "0 8192 remap /dev/main 2 $1 /dev/second 1 manual"
+	dmsetup suspend remap
+	dmsetup resume remap
+}
+
+# What the second spare knows of the first one says what lives there, when that is away.
+is_known_without_it() {
+	blkdiscard -z /dev/mapper/worn
+	null_disk second 2
+	dmsetup create remap --table "0 8192 remap /dev/main 2 /dev/mapper/worn /dev/second 3 block_size 8 manual"
+	sectors write "$dev" 808 8 stale
+	remap remap add 808
+	sectors write "$dev" 808 8 kept
+	matches "a block lives on the first of two spares" '^spare 0 ' "$(remap remap lookup 808)"
+	worn "0 8192 flakey /dev/other 0 0 1 1 error_writes"
+	refused "it is not brought back when that takes no writes" remap remap remove 808
+	check "it has its data" sectors holds "$dev" 808 8 kept
+	remap_with -
+	check "without that spare it is an error, and not what main has beneath it" sectors lost "$dev" 808 8
+	refused "and cannot be written" sectors write "$dev" 808 8 new
+	worn "$whole"
+	remap_with /dev/mapper/worn
+	check "its data is there when the spare is back" sectors holds "$dev" 808 8 kept
 	dmsetup remove remap
 }
 
