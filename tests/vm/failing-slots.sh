@@ -26,6 +26,7 @@ main() {
 	dmsetup remove remap
 	bad_for_healing
 	spare_gone
+	in_doubt_and_gone
 	pages_bad
 	pages_gone
 }
@@ -224,6 +225,29 @@ one_is_gone() {
 	equal "no block moves away from a spare that is gone, as that would lose all it holds" \
 		"$1" "$(remap remap list)"
 	matches "health says so" '^health=(replace|critical)$' "$(remap_values remap health)"
+}
+
+# Nobody knows whether a block was brought back, as the page that says so can be neither written nor read,
+# and then its spare is gone: what another spare keeps of it must say that main may not have the block.
+in_doubt_and_gone() {
+	local size block data
+	size=$(blockdev --getsz /dev/spare_disk)
+	activate_two
+	relocate 0 64 new
+	block=$(remap remap list | awk '$3 == 0 { print $1; exit }')
+	data=$(remap remap list | awk '$3 == 0 { print $4 }' | sort -n | head -n 1)
+	spare_fails "all:0:$data" "all:$((size - data)):$data"
+	refused "a block is not brought back when its page can be neither written nor read" remap remap remove "$block"
+	equal "that is in doubt" mode=fail "$(remap_values remap mode)"
+	dmsetup remove remap
+	dmsetup create remap --table "0 16384 remap /dev/mapper/main 2 - /dev/mapper/more"
+	check "without its spare the block is an error" sectors lost "$dev" "$block" 8
+	refused "and takes no write that would be lost when the spare is back" sectors write "$dev" "$block" 8 lost
+	dmsetup remove remap
+	spare_fails
+	both
+	check "its data is there when the spare is back" sectors holds "$dev" "$block" 8 new
+	dmsetup remove remap
 }
 
 # Both copies of the metadata are on bad places now.
