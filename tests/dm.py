@@ -84,6 +84,9 @@ class Mapped:
         """Resumes the device, with the table that was loaded, if any."""
         self.request(DEV_SUSPEND)
 
+    def is_suspended(self):
+        return bool(self.request(TABLE_STATUS, room=1 << 14)[0] & SUSPEND)
+
     def load(self, table):
         """Loads lines as dmsetup table prints them."""
         data, lines = b'', table.splitlines()

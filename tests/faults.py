@@ -19,8 +19,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
-from damage import BACK, BAD, FRONT, PAGE, SUPERBLOCK, UUID, Media, Scene, Target, Wrong  # noqa: E402
+from damage import BACK, BAD, FRONT, PAGE, SPARE_SECTORS, SUPERBLOCK, UUID, Media, Scene, Target, Wrong, table  # noqa: E402
 from hostile import rescuers, tell  # noqa: E402
+from messages import STATUS  # noqa: E402
 from sectors import SECTOR, Device, stamps  # noqa: E402
 
 DISKS = 'main', 'first', 'second'
@@ -135,8 +136,8 @@ class Stage:
     def fresh(self, spares=1):
         """A device whose spares hold nothing yet."""
         self.scene = self.scenes[spares]
-        self.put([])
-        self.media.restore(self.media.contents() | {name: bytes(len(self.media.contents()[name])) for name in self.scene.spares})
+        self.media.restore(self.scene.good | {name: bytes(SPARE_SECTORS * SECTOR) for name in self.scene.spares})
+        self.line = self.scene.line
         self.data = [{stamp} for stamp in cut(stamps('main', 0, LOOKED_AT))]
 
     def whole(self, spares=1, damage=()):
@@ -148,6 +149,19 @@ class Stage:
     def put(self, damage):
         self.scene.put(damage)
         self.line = self.scene.line
+
+    def torn(self):
+        """One copy of each kind of page is bad."""
+        scene = self.scenes[2]
+        zero = bytes(PAGE)
+        self.whole(2, [('first', scene.superblock(FRONT), zero), ('second', scene.slots(1, FRONT), zero),
+                       ('first', scene.slots(2, BACK), zero), ('second', scene.witness(1), zero)])
+
+    def grown(self):
+        """A spare is added to a set."""
+        self.whole(1)
+        self.media.restore(self.media.contents() | {'second': bytes(len(self.media.contents()['second']))})
+        self.line = table('first', 'second')
 
     def unfinished(self):
         """A set whose making was interrupted before any page for its slots was written."""
@@ -174,6 +188,10 @@ class Stage:
     def load(self):
         self.target.load(self.line)
 
+    def load_and_resume(self):
+        self.target.load(self.line)
+        self.target.resume()
+
     def write(self, first, count, text):
         """Writes some sectors, which hold one or the other when that fails."""
         new = cut(stamps(text, first, count))
@@ -185,20 +203,42 @@ class Stage:
                 raise
         self.data[first:first + count] = [{stamp} for stamp in new]
 
+    def read(self, first, count):
+        with Device('/dev/mapper/remap', 256) as device:
+            data = device.read(first, count)
+        if data is None:
+            raise OSError(errno.EIO, 'it cannot be read')
+        self.compare(first, data)
+
+    def read_around(self):
+        """Reads over two sectors that cannot be read, and then what lies beside them."""
+        try:
+            self.read(506, 12)
+        except OSError:
+            pass
+        self.read(506, 6)
+        self.read(514, 6)
+
     def scan(self):
         """A pass over main, from its begin to its end."""
         self.target.message('scan start')
-        self.wait('scan', 'idle')
-
-    def wait(self, key, *values):
         end = time.monotonic() + PATIENCE
-        while self.target.value(key) not in values:
+        # Without metadata it stays where it was.
+        while self.target.value('scan') != 'idle' and self.target.value('mode') not in ('ro', 'fail'):
             if time.monotonic() > end:
-                raise Wrong(f'{key} stays {self.target.value(key)}')
+                raise Wrong(f'the pass does not end: {self.target.status()}')
             time.sleep(0.01)
 
     def say(self, text):
         self.target.message(text, 1 << 16)
+
+    def look(self):
+        """Whether the device says everything that it can."""
+        for verb in 'list', 'stats', 'health', 'lookup 8', 'scan status', 'help':
+            self.target.message(verb, 1 << 16)
+        if not STATUS.fullmatch(self.target.status()):
+            raise Wrong(f'the status is {self.target.status()}')
+        self.target.table()
 
     # --- What there is after ---
 
@@ -215,6 +255,22 @@ class Stage:
                     raise Wrong(f'sector {first} or one behind it cannot be read')
                 self.compare(first, data)
 
+    def check_without(self, spare):
+        """When a spare is missing, what it has is an error, nothing else is found in its place, and nothing written there."""
+        up, _ = self.target.activate(table(*('-' if other == spare else other for other in self.scene.spares)))
+        if up:
+            with Device('/dev/mapper/remap', 256) as device:
+                for first in range(0, LOOKED_AT, 8):
+                    data = device.read(first, 8)
+                    if data is not None:
+                        self.compare(first, data)
+            for first in range(96, 128, 8):
+                try:
+                    self.write(first, 8, 'without')
+                except OSError:
+                    pass
+        self.target.let_go()
+
     def settle(self, writes):
         """Whatever has happened: now that nothing fails, all is well again, and remains so."""
         self.make_good()
@@ -230,6 +286,8 @@ class Stage:
             status = self.scene.dmremap('check', '--main', '4096')
             if status not in (0, 1):
                 raise Wrong(f'dmremap check ends with {status}')
+            for spare in self.scene.spares[:-1]:
+                self.check_without(spare)
         self.scene.must_be_up(self.line)
         if self.target.value('mode') != 'rw':
             raise Wrong(f'after another activation the mode is {self.target.value("mode")}')
@@ -270,12 +328,48 @@ def parts(stage):
         _, _, spare, place, *_ = stage.target.list()[2]
         stage.make_bad(stage.scene.spares[int(spare)], int(place), int(place) + 1)
 
+    def with_dead():
+        with_bad('main', 508, 515, fresh)
+        stage.target.message('add 508 8')
+        stage.make_good()
+
+    def heal():
+        stage.read(508, 1)
+        # The rest is saved by itself, or not.
+        time.sleep(0.3)
+
+    def suspended():
+        # What the model has learned is to be written.
+        with_bad('main', 512, 512, fresh, 2)
+        stage.write(512, 1, 'new')
+
+    def beside_relocated():
+        with_bad('main', 512, 527, fresh, 2)
+        stage.target.message('add 520')
+        stage.write(520, 8, 'newer')
+
     yield 'the constructor', lambda: whole(2), stage.load, False
     yield 'the activation of a new set', lambda: loaded(fresh), stage.target.resume, False
+    yield 'the activation of a new set of two spares', lambda: loaded(fresh, 2), stage.target.resume, False
+    yield 'the activation of a set', lambda: loaded(whole, 2), stage.target.resume, False
+    yield 'the activation of a set that has to be mended', lambda: loaded(stage.torn), stage.target.resume, False
     yield 'the activation of an unfinished set', lambda: loaded(stage.unfinished), stage.target.resume, False
+    yield 'the activation with an added spare', lambda: loaded(stage.grown), stage.target.resume, False
+    yield 'a reload', lambda: active(whole, 2), stage.load_and_resume, False
+    yield 'a suspend', suspended, stage.target.suspend, False
+    yield 'the destructor', lambda: active(whole, 2), stage.target.let_go, False
+    yield 'questions', lambda: active(whole, 2), stage.look, False
     yield 'the message add to a new set', lambda: active(fresh), lambda: stage.say('add 512 16'), False
+    yield 'the message add to a set', lambda: active(whole, 2), lambda: stage.say('add 3500 16'), False
+    yield 'the message remove', lambda: active(whole, 2), lambda: stage.say('remove 100 16'), False
+    yield 'the message set', lambda: active(whole, 2), lambda: stage.say('set read_retries 5'), False
+    yield 'the message scan', lambda: active(whole, 2), lambda: [stage.say(f'scan {verb}') for verb in ('start', 'stop')], False
     yield 'a write to a bad block', lambda: with_bad('main', 512, 513, fresh), lambda: stage.write(510, 12, 'new'), True
+    yield 'a write to a bad block beside a relocated one', beside_relocated, lambda: stage.write(510, 20, 'new'), True
+    yield 'a read of a bad block', lambda: with_bad('main', 512, 513, fresh), stage.read_around, True
     yield 'a write to a bad slot', with_bad_slot, lambda: stage.write(16, 8, 'new'), True
+    yield 'a write to unreadable sectors', with_dead, lambda: stage.write(506, 12, 'new'), True
+    yield 'a read of sectors that were unreadable', with_dead, heal, True
     yield 'a background pass', lambda: with_bad('main', 512, 513, whole, 2), stage.scan, True
 
 
@@ -302,7 +396,7 @@ def attempt(stage, number, before, do, workers):
         stage.explained(lines)
     if not error and stage.kind == 'memory' and ' remap ' in stage.target.table() and stage.target.value('mode') != 'rw':
         raise Wrong(f'the mode is {stage.target.value("mode")}')
-    if error and do == stage.target.resume:
+    if stage.target.is_suspended() or error and do == stage.target.resume:
         # It can be tried again.
         stage.target.resume()
     stage.settle(writes)
