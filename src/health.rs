@@ -129,8 +129,8 @@ impl Health {
         Some(learned.model.encode())
     }
 
-    /// How long until something should be written to the spares: a minute after that was done something that was learned, after an
-    /// hour the time of service.
+    /// How long until something should be written to the spares: a minute after they were written last when something was learned
+    /// since, otherwise an hour, for the time of service.
     pub(crate) fn save_in(&self) -> Delta {
         let learned = self.learned.lock();
         let passed = learned.now().since(learned.saved).0;

@@ -601,8 +601,7 @@ impl Live<Remap> {
     fn map_unusual<'r>(&self, request: Request<'r>) -> Mapped<'r> {
         let operation = request.operation();
         let guard = Guard::new();
-        let kind = relocator::kind_of(operation);
-        let ticket = self.traffic.begin(kind, &guard);
+        let ticket = self.traffic.begin(relocator::kind_of(operation), &guard);
         let allowed = match operation {
             Operation::Flush => false,
             Operation::Read => true,
@@ -613,7 +612,7 @@ impl Live<Remap> {
             return self.map_relocated(table, request, start, ticket, guard);
         }
         drop(guard);
-        self.traffic.count_sectors(kind, request.sectors().into());
+        self.count_sectors(&request, ticket);
         let tag = Tag::new(Sector(0), ticket).into_word();
         match self.device(request.flush_target()) {
             Some(device) if operation == Operation::Flush => request.remap(device, 0, tag),

@@ -160,7 +160,7 @@ class Stage:
     def grown(self):
         """A spare is added to a set."""
         self.whole(1)
-        self.media.restore(self.media.contents() | {'second': bytes(len(self.media.contents()['second']))})
+        self.media.restore(self.media.contents() | {'second': bytes(SPARE_SECTORS * SECTOR)})
         self.line = table('first', 'second')
 
     def unfinished(self):

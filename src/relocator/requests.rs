@@ -285,8 +285,8 @@ impl Session<'_> {
     }
 
     /// Looks at a request piece by piece: does what can be done where the pieces live, and marks the blocks that
-    /// have to move. The round has begun at `begun`; main was suspected of being gone then if `suspect`; with `burst` so many requests have failed together that one which works now
-    /// says nothing about its place.
+    /// have to move. The round has begun at `begun`; main was suspected of being gone then if `suspect`; with `burst` so many
+    /// requests have failed together that one which works now says nothing about its place.
     fn examine(
         &mut self,
         mut request: Deferred,

@@ -16,9 +16,9 @@ scan() {
 	remap remap scan status | sed -n "s/^$1=//p"
 }
 
-# passes NUMBER: so many passes have ended, or more.
+# passes NUMBER [NAME]: so many passes of the device have ended, or more.
 passes() {
-	[[ $(remap_status remap scan_passes) -ge $1 ]]
+	[[ $(remap_status "${2-remap}" scan_passes) -ge $1 ]]
 }
 
 # sectors_read DISK: prints how many sectors were read of it.
@@ -185,13 +185,9 @@ reads_whole_logical_blocks() {
 	echo 30 >/sys/block/small/queue/max_sectors_kb
 	remap_create remap4 /dev/large /dev/small 'block_size 64 scan_interval 0'
 	remap remap4 scan start
-	check "a pass over larger logical blocks ends" within 60 large_passes
+	check "a pass over larger logical blocks ends" within 60 passes 1 remap4
 	equal "and finds nothing" 'used=0 scan_errors=0' "$(remap_values remap4 used scan_errors)"
 	dmsetup remove remap4
-}
-
-large_passes() {
-	[[ $(remap_status remap4 scan_passes) -ge 1 ]]
 }
 
 # more_is_read SECTORS: more than so many were read of main.
