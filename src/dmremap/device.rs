@@ -74,9 +74,19 @@ impl Device {
                 .custom_flags(flags.bits() as i32);
             options
         };
+        let refusal = || {
+            Failure::new(format!(
+                "{} is in use: first end what uses it, such as a mapped device, a mounted filesystem or another dmremap",
+                path.display()
+            ))
+        };
         let mut in_use = false;
         let mut file = match options(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                // Some kernels let nobody write what is mounted.
+                if access == Access::Write {
+                    return Err(refusal());
+                }
                 in_use = true;
                 options(false).open(path)
             }
@@ -93,10 +103,7 @@ impl Device {
             in_use = rustix::fs::flock(&file, lock).is_err() || is_attached(path);
         }
         if in_use && access == Access::Write {
-            return Err(Failure::new(format!(
-                "{} is in use: first end what uses it, such as a mapped device, a mounted filesystem or another dmremap",
-                path.display()
-            )));
+            return Err(refusal());
         }
         let bytes = file
             .seek(SeekFrom::End(0))
