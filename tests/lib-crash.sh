@@ -17,6 +17,7 @@ dmesg -n 5
 # sectors, or none.
 replayed() {
 	local output status=0 name
+	keep_pools
 	null_disk base 4
 	null_disk record 64
 	for name in replay{0..3}; do
@@ -27,7 +28,7 @@ replayed() {
 	equal "no crash loses anything, $1 (seed $seed)" 0 "$status"
 	explain "$output"
 	within 60 remove_mapped
-	for name in base record replay{0..3}; do
+	for name in base record replay{0..3} kept{0,1}; do
 		rmdir "/sys/kernel/config/nullb/$name"
 	done
 }

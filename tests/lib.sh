@@ -51,6 +51,16 @@ null_disk() {
 	echo 1 >"$disk/power"
 }
 
+# keep_pools: has device mapper keep its pools of requests of each size, as it does while a
+# device needs them.  To make and to destroy them takes most of the time in which a table is
+# replaced by one of another target.
+keep_pools() {
+	null_disk kept0 2
+	null_disk kept1 1
+	dmsetup create kept_linear --table '0 8 linear /dev/kept0 0'
+	dmsetup create kept --table '0 4096 remap /dev/kept0 1 /dev/kept1 2 scan_interval 0'
+}
+
 # special_disk NAME ATTRIBUTE=VALUE...: makes the disk /dev/NAME in memory with other
 # attributes of null_blk than those of null_disk.
 special_disk() {

@@ -18,12 +18,7 @@ done
 null_disk main 2
 null_disk larger 3
 load_module
-# As long as a device needs them, device mapper keeps the pools of requests of a size.  To
-# make and to destroy them for each case would take a third of the time.
-null_disk kept0 2
-null_disk kept1 1
-dmsetup create kept_linear --table '0 8 linear /dev/kept0 0'
-dmsetup create kept --table '0 4096 remap /dev/kept0 1 /dev/kept1 2 scan_interval 0'
+keep_pools
 dmsetup create remap --table '0 8 linear /dev/main 0'
 
 status=0
