@@ -3,7 +3,7 @@
 # All of it needs root, network for the first time, and Debian 12 or 13; all
 # else is made in $DM_REMAP_CACHE (by default /var/cache/dm-remap).
 
-.PHONY: all dmremap demo test test-all test-mutations test-debug test-kcsan debug-kernel kcsan-kernel bench bench-scan fuzz stress simulation lint format update-kernel clean help
+.PHONY: all dmremap demo test test-all test-hostile test-mutations test-debug test-kcsan debug-kernel kcsan-kernel bench bench-scan fuzz stress simulation lint format update-kernel clean help
 
 all: ## Build the module for the newest Debian kernel with Rust, or for the installed one of KVER=<release>
 	@scripts/build $(KVER)
@@ -19,6 +19,9 @@ test: ## Run all tests, on the host and in the virtual machine
 
 test-all: ## Run everything that checks anything, for hours, and sum up
 	@tests/all
+
+test-hostile: ## Feed the module with metadata, table lines and messages that are wrong, by the thousand
+	@DM_REMAP_EFFORT=10 tests/run --filter '^vm/(damaged-metadata|hostile-input)$$'
 
 test-mutations: ## Break the module on purpose, in many ways, and see that the tests find each
 	@tests/mutate
