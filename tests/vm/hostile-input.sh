@@ -34,6 +34,6 @@ flat hostile /dev/main 8
 flat tiny /dev/third 24
 load_module
 before=$(contents /dev/main)
-hostile tables $((1500 * effort))
+hostile tables $((1000 * effort))
 equal "main is as it was" "$before" "$(contents /dev/main)"
-hostile messages $((2500 * effort))
+hostile messages $((1500 * effort))
