@@ -598,7 +598,8 @@ impl Live<Remap> {
     /// others through with a warning.
     #[cold]
     #[inline(never)]
-    fn map_unusual<'r>(&self, request: Request<'r>) -> Mapped<'r> {
+    fn map_unusual<'r>(&self, mut request: Request<'r>) -> Mapped<'r> {
+        request.clear_polled();
         let operation = request.operation();
         let guard = Guard::new();
         let ticket = self.traffic.begin(relocator::kind_of(operation), &guard);
@@ -718,7 +719,7 @@ impl Live<Remap> {
                 drop(guard);
                 self.count_sectors(&request, ticket);
                 self.traffic.put_aside(ticket);
-                let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                let (deferred, mapped) = request.defer(self, Tag::uncounted().into_word());
                 list.push(deferred);
                 return mapped;
             }
@@ -740,7 +741,7 @@ impl Live<Remap> {
             (Some(Place::Dead { .. }), _) if direction == Direction::Write => {
                 drop(guard);
                 self.traffic.put_aside(ticket);
-                let (deferred, mapped) = request.defer(Tag::uncounted().into_word());
+                let (deferred, mapped) = request.defer(self, Tag::uncounted().into_word());
                 self.deferred.lock().push(deferred);
                 self.queue_work();
                 return mapped;
@@ -854,7 +855,6 @@ impl Target for Remap {
     }
 
     fn preresume(this: &Live<Self>) -> Result {
-        this.suspending.store(false, Ordering::Relaxed);
         metadata::activate(this)?;
         this.note_room();
         health::assess(this);
@@ -862,6 +862,8 @@ impl Target for Remap {
     }
 
     fn resume(this: &Live<Self>) {
+        // Only now, as another target of the table may have refused before.
+        this.suspending.store(false, Ordering::Relaxed);
         this.relocator.lock().running = true;
         // Main may be suspected of being gone.
         this.queue_work();
@@ -948,7 +950,7 @@ impl Live<Remap> {
         } else if status != Status::OK {
             self.count_failure(tag.start(), ended.operation(), status);
             if self.can_help(&ended, tag) {
-                let (request, finished) = ended.keep(failed.into_word());
+                let (request, finished) = ended.keep(self, failed.into_word());
                 self.failed.push(request);
                 self.queue_work();
                 return finished;

@@ -105,13 +105,13 @@ impl Bio {
         }
     }
 
-    /// Whether this reads or writes the data of sectors and asks for nothing more than that: then, whether it
-    /// writes.
+    /// Whether this reads or writes the data of sectors and asks for nothing more than that, and no driver has left a flag
+    /// of its own in it: then, whether it writes.
     #[inline(always)]
     pub(crate) fn plain(&self) -> Option<bool> {
         let flags = self.flags();
         // The operation is 0 for a read and 1 for a write.
-        if flags & (OPERATION_MASK & !bindings::req_op_REQ_OP_WRITE | PREFLUSH) == 0 {
+        if flags & (OPERATION_MASK & !bindings::req_op_REQ_OP_WRITE | PREFLUSH | DRIVER) == 0 {
             Some(flags & bindings::req_op_REQ_OP_WRITE != 0)
         } else {
             None
@@ -183,9 +183,12 @@ impl Bio {
     }
 
     /// Gives up that the submitter polls for the end of the request: it ends by interrupt then.
+    ///
+    /// Device mapper notes in the flag for drivers that `bi_private` is a list of what is polled for, and hands that flag
+    /// down to the clone for what remains of a request that was split, where it is not so.
     pub(crate) fn clear_polled(&mut self) {
         // SAFETY: By the type invariant the bio is live and nobody else changes it.
-        unsafe { (*self.as_ptr()).bi_opf &= !POLLED };
+        unsafe { (*self.as_ptr()).bi_opf &= !(POLLED | DRIVER) };
     }
 
     /// What drivers change of the bio while they have it.
@@ -298,6 +301,8 @@ const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 /// `REQ_POLLED`.
 const POLLED: u32 = 1 << bindings::req_flag_bits___REQ_POLLED;
+/// `REQ_DRV`.
+const DRIVER: u32 = 1 << bindings::req_flag_bits___REQ_DRV;
 /// `REQ_RAHEAD`.
 const READAHEAD: u32 = 1 << bindings::req_flag_bits___REQ_RAHEAD;
 /// `REQ_FUA`.

@@ -9,6 +9,8 @@ use crate::block::bio::Position;
 use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
+use crate::dm::target::Live;
+use crate::dm::target::Target;
 use crate::sync::rcu;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -17,6 +19,7 @@ use core::sync::atomic::AtomicPtr;
 use core::sync::atomic::Ordering;
 use kernel::ffi::c_int;
 use kernel::prelude::*;
+use kernel::sync::rcu::read_lock;
 
 /// The lifetime `'r` stands for one call of `map`; it is invariant, so it cannot stand for another one.
 type Brand<'r> = PhantomData<fn(&'r ()) -> &'r ()>;
@@ -122,6 +125,11 @@ impl<'r> Request<'r> {
         Ok(())
     }
 
+    /// Has the submitter wait for the end of the request, if it polls for that.
+    pub(crate) fn clear_polled(&mut self) {
+        self.bio.clear_polled();
+    }
+
     /// Sends the request to `sector` of a device of this instance.
     #[inline(always)]
     pub(crate) fn remap(self, device: &Device, sector: u64, tag: usize) -> Mapped<'r> {
@@ -150,18 +158,25 @@ impl<'r> Request<'r> {
 
     /// Ends the request.
     pub(crate) fn complete(self, status: Status, tag: usize) -> Mapped<'r> {
-        let (deferred, mapped) = self.defer(tag);
+        let (deferred, mapped) = self.put_aside(core::ptr::null(), tag);
         deferred.complete(status);
         mapped
     }
 
-    /// Puts the request aside: whoever has the [`Deferred`] deals with it from now on, maybe before this
-    /// call of `map` returns.
+    /// Puts the request aside, of the instance that `map` was called for: whoever has the [`Deferred`] deals with it from
+    /// now on, maybe before this call of `map` returns.
     ///
     /// A submitter that polls is told to wait instead: polling is for requests that are on their way.
-    pub(crate) fn defer(mut self, tag: usize) -> (Deferred, Mapped<'r>) {
+    pub(crate) fn defer<T: Target>(self, this: &Live<T>, tag: usize) -> (Deferred, Mapped<'r>) {
+        self.put_aside(this.id(), tag)
+    }
+
+    /// Puts the request aside, which may be sent to a device by `owner` only.
+    fn put_aside(mut self, owner: Owner, tag: usize) -> (Deferred, Mapped<'r>) {
         // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
         unsafe { save(&self.bio, NO_TIME) };
+        // SAFETY: As above.
+        unsafe { set_owner(&self.bio, owner) };
         self.bio.set_tag(tag);
         self.bio.clear_polled();
         let mapped = Mapped {
@@ -181,7 +196,7 @@ impl<'r> Request<'r> {
 /// # Invariants
 ///
 /// The bio is a clone for which the target has said that it deals with it, and which it has neither sent
-/// to a device nor ended.
+/// to a device nor ended. Its owner was set.
 pub(crate) struct Deferred {
     bio: Bio,
 }
@@ -205,8 +220,22 @@ impl Deferred {
         self.bio.sectors()
     }
 
-    /// Sends the request to `sector` of a device of the same instance.
-    pub(crate) fn submit(self, device: &Device, sector: u64, tag: usize) {
+    /// Sends the request, which the instance has put aside or taken back, to `sector` of a device of its own.
+    ///
+    /// The request of another instance fails, and so does one for the device of another: the table that it belongs to
+    /// knows nothing of it, and would close the device while it is under way.
+    pub(crate) fn submit<T: Target>(
+        self,
+        this: &Live<T>,
+        device: &Device,
+        sector: u64,
+        tag: usize,
+    ) {
+        // SAFETY: By the type invariant the bio is a clone of device mapper, whose owner was set.
+        let owner = unsafe { owner(&self.bio) };
+        if !core::ptr::eq(owner, this.id()) || !this.has(device) {
+            return;
+        }
         let mut bio = self.into_bio();
         bio.set_status(Status::OK);
         bio.set_tag(tag);
@@ -227,7 +256,7 @@ impl Deferred {
         bio.set_status(status);
         // SAFETY: By the type invariant the target owes device mapper the end of this clone; it is not used
         // after this.
-        unsafe { bindings::bio_endio(bio.as_ptr()) };
+        unsafe { end(&bio) };
     }
 
     /// Copies the data of a write, from its sector `first` on, into `buffer`; fails as [`Bio::copy_to`] does.
@@ -268,8 +297,22 @@ impl Drop for Deferred {
         self.bio.set_status(Status::IO_ERROR);
         // SAFETY: By the type invariant the target owes device mapper the end of this clone, and `drop` is
         // the last use of it.
-        unsafe { bindings::bio_endio(self.bio.as_ptr()) };
+        unsafe { end(&self.bio) };
     }
+}
+
+/// Ends a clone.
+///
+/// Whoever waits for it may do much more in a task that may sleep than after an interrupt: filesystems unpack what was read. The
+/// target's worker must not, as memory may wait for it, so they are told not to sleep.
+///
+/// # Safety
+///
+/// The target owes device mapper the end of the clone, which is not used any more after this.
+unsafe fn end(bio: &Bio) {
+    let _guard = read_lock();
+    // SAFETY: By the requirements of this function.
+    unsafe { bindings::bio_endio(bio.as_ptr()) };
 }
 
 /// Requests that were put aside, first in, first out. Needs no memory of its own.
@@ -447,6 +490,18 @@ pub(super) struct Saved {
 /// What stands for no time.
 const NO_TIME: i64 = 0;
 
+/// The instance that may send a request which was put aside; it is only compared.
+pub(super) type Owner = *const ();
+
+/// The memory that the layer has for each clone.
+#[repr(C)]
+pub(super) struct Memory {
+    /// Written when the clone is consumed for the first time.
+    saved: Saved,
+    /// Written when it is put aside or taken back.
+    owner: Owner,
+}
+
 /// Nanoseconds since some time before the machine was started.
 fn now() -> i64 {
     // SAFETY: The function has no requirements.
@@ -457,11 +512,48 @@ fn now() -> i64 {
 ///
 /// # Safety
 ///
-/// `bio` is a clone of device mapper for a target whose `per_io_data_size` is the size of a [`Saved`].
+/// `bio` is a clone of device mapper for a target whose `per_io_data_size` is the size of a [`Memory`].
+#[inline(always)]
+unsafe fn memory(bio: &Bio) -> *mut Memory {
+    // SAFETY: By the requirements of this function.
+    unsafe { bindings::dm_per_bio_data(bio.as_ptr(), core::mem::size_of::<Memory>()) }.cast()
+}
+
+/// Where is noted down what drivers change of a clone.
+///
+/// # Safety
+///
+/// As for [`memory`].
 #[inline(always)]
 unsafe fn saved(bio: &Bio) -> *mut Saved {
     // SAFETY: By the requirements of this function.
-    unsafe { bindings::dm_per_bio_data(bio.as_ptr(), core::mem::size_of::<Saved>()) }.cast()
+    let memory = unsafe { memory(bio) };
+    // SAFETY: The memory is this clone's.
+    unsafe { &raw mut (*memory).saved }
+}
+
+/// Notes down who may send a clone that is put aside.
+///
+/// # Safety
+///
+/// As for [`memory`].
+unsafe fn set_owner(bio: &Bio, owner: Owner) {
+    // SAFETY: By the requirements of this function.
+    let memory = unsafe { memory(bio) };
+    // SAFETY: The memory is this clone's; device mapper aligns it for any type.
+    unsafe { (*memory).owner = owner };
+}
+
+/// Who may send a clone that was put aside.
+///
+/// # Safety
+///
+/// As for [`memory`], and [`set_owner`] was called for the clone.
+unsafe fn owner(bio: &Bio) -> Owner {
+    // SAFETY: By the requirements of this function.
+    let memory = unsafe { memory(bio) };
+    // SAFETY: The memory is this clone's, and by the requirements of this function that was written.
+    unsafe { (*memory).owner }
 }
 
 /// Notes down which sectors and pages a clone is for, and when it is sent.
@@ -567,13 +659,19 @@ impl<'r> Ended<'r> {
         }
     }
 
-    /// Takes the request back, as it was before it was sent to a device: whoever has the [`Deferred`] deals with it from
-    /// now on. It has its status still.
+    /// Takes the request back, of the instance that `end_io` was called for, as it was before it was sent to a device: whoever
+    /// has the [`Deferred`] deals with it from now on. It has its status still.
     ///
     /// That may be before the callback has returned, and then nothing of the request keeps device mapper from taking the table
     /// away any more. So the [`Finished`] has an RCU read-side critical section: device mapper waits for those in
     /// `dm_sync_table()` before it destroys a table.
-    pub(crate) fn keep(mut self, tag: usize) -> (Deferred, Finished<'r>) {
+    pub(crate) fn keep<T: Target>(
+        mut self,
+        this: &Live<T>,
+        tag: usize,
+    ) -> (Deferred, Finished<'r>) {
+        // SAFETY: By the type invariant the bio is a clone of device mapper.
+        unsafe { set_owner(&self.bio, this.id()) };
         // SAFETY: By the type invariant.
         let saved = unsafe { saved(&self.bio) };
         // SAFETY: By the type invariant it was written.

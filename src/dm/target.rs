@@ -11,8 +11,9 @@ use crate::dm::device::Devices;
 use crate::dm::request::Ended;
 use crate::dm::request::Finished;
 use crate::dm::request::Mapped;
+use crate::dm::request::Memory;
+use crate::dm::request::Owner;
 use crate::dm::request::Request;
-use crate::dm::request::Saved;
 use crate::dm::text::OwnedWords;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
@@ -223,6 +224,18 @@ impl<T: Target> Live<T> {
         self.devices.get(id)
     }
 
+    /// What tells this instance from others.
+    pub(super) fn id(&self) -> Owner {
+        self.ti.as_ptr().cast_const().cast()
+    }
+
+    /// Whether a device is one of this instance.
+    pub(super) fn has(&self, device: &Device) -> bool {
+        self.devices
+            .get(device.id())
+            .is_some_and(|own| core::ptr::eq(own, device))
+    }
+
     /// The first sector of the table line on the mapped device.
     #[inline(always)]
     pub(crate) fn begin(&self) -> u64 {
@@ -427,15 +440,20 @@ impl Worker {
         // SAFETY: By the type invariant the work item is initialised.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
+
+    /// Does the same, for ever: the work item cannot be queued any more. Sleeps.
+    fn disable(&self) {
+        // SAFETY: By the type invariant the work item is initialised.
+        unsafe { bindings::disable_delayed_work_sync(self.work.get()) };
+    }
 }
 
 #[pinned_drop]
 impl PinnedDrop for Worker {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant the work item is initialised. It can be queued no more from here on,
-        // and neither waits nor runs when this returns.
-        unsafe { bindings::disable_delayed_work_sync(self.work.get()) };
-        // SAFETY: By the type invariant the workqueue is live, and nothing else uses it.
+        self.disable();
+        // SAFETY: By the type invariant the workqueue is live, and nothing else uses it: the work item neither waits nor runs, and
+        // cannot be queued.
         unsafe { bindings::destroy_workqueue(self.queue.as_ptr()) };
     }
 }
@@ -543,7 +561,7 @@ impl<T: Target> Callbacks<T> {
         ti.num_secure_erase_bios = 1;
         ti.num_write_zeroes_bios = 1;
         ti.set_accounts_remapped_io(true);
-        ti.per_io_data_size = core::mem::size_of::<Saved>() as c_uint;
+        ti.per_io_data_size = core::mem::size_of::<Memory>() as c_uint;
         // SAFETY: The instance was just made and is not dropped before the destructor.
         let live = unsafe { &*live };
         live.registration().instances.fetch_add(1, Ordering::AcqRel);
@@ -560,8 +578,13 @@ impl<T: Target> Callbacks<T> {
         unsafe { &*live }.give_up_claims();
         // SAFETY: As above.
         let registration: *const Registration<T> = unsafe { &*live }.registration();
+        // The work items use the instance, and queue each other.
+        // SAFETY: As above.
+        unsafe { &*live }.worker.disable();
+        // SAFETY: As above.
+        unsafe { &*live }.background.disable();
         // SAFETY: The constructor has stored a box there. Device mapper calls nothing for this target after the
-        // destructor, and the work item is cancelled when the box is dropped, so this is the only user.
+        // destructor, and the work items are disabled, so this is the only user.
         let live = unsafe { KBox::from_raw(live) };
         // SAFETY: The instance has been pinned since it was made, and is dropped where it is.
         drop(unsafe { Pin::new_unchecked(live) });

@@ -2,7 +2,8 @@
 #
 # A request that straddles relocated and other sectors is split exactly there, and
 # others are never split: requests of every size and alignment, for small, usual and
-# large blocks, against a model that knows what every sector must hold.
+# large blocks, against a model that knows what every sector must hold.  So are requests whose
+# end is polled for.
 
 # shellcheck source=lib-sectors.sh
 . /tests/lib-sectors.sh
@@ -18,6 +19,7 @@ main() {
 		dmsetup remove remap
 		rmdir /sys/kernel/config/nullb/{main,spare}
 	done
+	polled
 }
 
 # make_device SIZE: one without relocations.
@@ -58,6 +60,25 @@ live_blocks() {
 # relocate SIZE BLOCK COUNT: COUNT blocks, of which the last one may be cut short.
 relocate() {
 	remap remap add $(($1 * $2)) $(($1 * $3 - $1 / 2))
+}
+
+# polled: device mapper hands a flag of its own down to what remains of a polled request that was split, and
+# takes it for granted that no target does so.
+polled() {
+	local disk block
+	for disk in main spare; do
+		special_disk "$disk" size=16 poll_queues=1
+		dmsetup create "below_$disk" --table "0 32768 linear /dev/$disk 0"
+	done
+	dmsetup create remap --table '0 32768 remap /dev/mapper/below_main 1 /dev/mapper/below_spare 3 block_size 8 manual'
+	equal "the ends of requests can be polled for" 1 "$(cat "/sys/block/dm-$(dmsetup info -c --noheadings -o minor remap)/queue/io_poll")"
+	for block in {1..15..2}; do
+		remap remap add $((block * 8)) 8
+	done
+	check "requests that are polled for are split" fio --output=/tmp/fio --filename=/dev/mapper/remap --direct=1 --name=one \
+		--ioengine=io_uring --hipri --iodepth=4 --rw=randwrite --bs=8k --size=64k --loops=20 \
+		--verify=crc32c --verify_fatal=1
+	dmsetup remove remap
 }
 
 unreadable_blocks() {
