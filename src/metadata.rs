@@ -245,6 +245,10 @@ impl Metadata {
             }
         }
         let front = self.write_copies(change, slots, pages(), sequence, End::Front);
+        // The second copies may be the only good ones now, and are not put at risk for nothing.
+        if front.is_err() && self.is_as_before(change, pages(), sequence) {
+            return Ok(Outcome::NotMade);
+        }
         let back = self.write_copies(change, slots, pages(), sequence, End::Back);
         let outcome = match (front, back) {
             (Ok(()), Ok(())) => Outcome::Durable,

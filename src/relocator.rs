@@ -992,9 +992,14 @@ impl Session<'_> {
                     Update::Free => not_made.for_each(|job| self.publish(job.block)),
                 }
             } else if update == Update::Occupy {
-                // The list has it as it may be found; but for a block that may have left a slot, which it shows there.
-                let in_doubt = jobs.iter().filter(|job| here(job) && job.from.is_none());
-                in_doubt.for_each(|job| self.count_unreadable(job));
+                // The list has it as it may be found; but for a block that may have left a slot, which it shows there only:
+                // no request can find it in the other one, which is not given to anybody else, as nothing is relocated any more.
+                for job in jobs.iter().filter(|job| here(job)) {
+                    match job.from {
+                        None => self.count_unreadable(job),
+                        Some(_) => self.free(job.slot),
+                    }
+                }
             }
             for job in jobs.iter_mut().filter(|job| here(job)) {
                 if outcome == Outcome::Starved {

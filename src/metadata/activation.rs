@@ -319,7 +319,11 @@ impl<'a> Activation<'a> {
             }
         }
         self.make_index(&table)?;
-        if this.config.read_only || missing {
+        if this.config.read_only {
+            this.set_mode_silently(Mode::ReadOnly);
+        } else if missing {
+            // The set is not changed anyway.
+            let _ = self.make_stable(existing);
             this.set_mode_silently(Mode::ReadOnly);
         } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
             let mut members = existing.members.iter().flatten();
@@ -562,6 +566,18 @@ impl<'a> Activation<'a> {
         Ok(())
     }
 
+    /// Makes stable what was read, which may be in the caches of the drives only: bad copies are made from it, and requests go by
+    /// it, which may be stable sooner.
+    fn make_stable(&self, existing: &Existing<'_>) -> Result {
+        let mut done = Ok(());
+        for (spare, member) in metadata_spares(existing) {
+            if matches!(member, assembly::Member::Ready { .. }) {
+                done = done.and(self.device(spare)?.flush());
+            }
+        }
+        done
+    }
+
     /// Writes what must be written before the set is used.
     #[inline(never)]
     fn bring_up_to_date(
@@ -572,13 +588,7 @@ impl<'a> Activation<'a> {
     ) -> Result {
         let this = self.this;
         let members = || metadata_spares(existing);
-        let repairs = |member: &assembly::Member<'_>| matches!(member, assembly::Member::Ready { choice, .. } if choice.repair());
-        if members().any(|(_, member)| repairs(member)) || !self.repairs.is_empty() {
-            // What was read may be in the cache of the drive only, and is to be what a bad copy is made from.
-            for spare in metadata.set.spares.spares() {
-                self.device(spare)?.flush()?;
-            }
-        }
+        self.make_stable(existing)?;
         let uuid = metadata.set.uuid;
         for (spare, member) in members() {
             if let assembly::Member::Ready {

@@ -27,8 +27,10 @@ main() {
 	bad_for_healing
 	spare_gone
 	in_doubt_and_gone
+	one_page_bad
 	pages_bad
 	pages_gone
+	leaving_in_doubt
 }
 
 # activate and activate_two make the device, with new spares.
@@ -250,6 +252,31 @@ in_doubt_and_gone() {
 	dmsetup remove remap
 }
 
+# The first copy of a page takes no writes: the second one, which may be the only good one then, is left alone.
+one_page_bad() {
+	local before
+	activate
+	relocate 80 8 new
+	before=$(second_copies)
+	spare_fails writes:8:8
+	failing main "$main_disk" writes:160:1
+	refused "a write fails that cannot be relocated because of one copy" sectors write "$dev" 160 1 lost
+	failing main "$main_disk"
+	equal "nothing is relocated any more then" mode=ro "$(remap_values remap mode)"
+	equal "the second copies are as they were" "$before" "$(second_copies)"
+	check "and main has what it had" sectors holds "$dev" 160 1 old
+	spare_fails
+	again
+	equal "the next activation is well" 'mode=rw health=good' "$(remap_values remap mode health)"
+	check "and has what was relocated" sectors holds "$dev" 80 8 new
+	dmsetup remove remap
+}
+
+# second_copies: prints a sum of the pages at the end of the spare.
+second_copies() {
+	dd if=/dev/spare_disk iflag=direct bs=4096 skip=$(($(blockdev --getsz /dev/spare_disk) / 8 - 64)) status=none | sha256sum
+}
+
 # Both copies of the metadata are on bad places now.
 pages_bad() {
 	local size
@@ -290,6 +317,25 @@ pages_gone() {
 	in_doubt "a new relocation" remap remap add 88
 	check "all that can be read has its data at the next activation" sectors holds "$dev" 88 4 old
 	failing main "$main_disk"
+	dmsetup remove remap
+}
+
+# A block that leaves a bad slot while the metadata cannot be had may be found in either slot, but is listed once.
+leaving_in_doubt() {
+	local size first
+	activate
+	relocate 80 8 new
+	size=$(blockdev --getsz /dev/spare_disk)
+	first=$(spare_sector remap 80)
+	spare_fails "all:0:$first" "writes:$first:8" "all:$((size - first)):$first"
+	refused "a write to a bad slot fails when the metadata is in doubt" sectors write "$dev" 80 1 lost
+	equal "that leaves the mode" mode=fail "$(remap_values remap mode)"
+	equal "its block is listed once" 1 "$(remap remap list | wc -l)"
+	check "and counted once" agree remap
+	spare_fails
+	again
+	check "the next activation has its data" sectors holds "$dev" 81 7 new
+	check "and counts it once" agree remap
 	dmsetup remove remap
 }
 
