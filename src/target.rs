@@ -719,7 +719,7 @@ impl Live<Remap> {
                 drop(guard);
                 self.count_sectors(&request, ticket);
                 self.traffic.put_aside(ticket);
-                let (deferred, mapped) = request.defer(self, Tag::uncounted().into_word());
+                let (deferred, mapped) = request.defer(self.owner(), Tag::uncounted().into_word());
                 list.push(deferred);
                 return mapped;
             }
@@ -741,7 +741,7 @@ impl Live<Remap> {
             (Some(Place::Dead { .. }), _) if direction == Direction::Write => {
                 drop(guard);
                 self.traffic.put_aside(ticket);
-                let (deferred, mapped) = request.defer(self, Tag::uncounted().into_word());
+                let (deferred, mapped) = request.defer(self.owner(), Tag::uncounted().into_word());
                 self.deferred.lock().push(deferred);
                 self.queue_work();
                 return mapped;
@@ -950,7 +950,7 @@ impl Live<Remap> {
         } else if status != Status::OK {
             self.count_failure(tag.start(), ended.operation(), status);
             if self.can_help(&ended, tag) {
-                let (request, finished) = ended.keep(self, failed.into_word());
+                let (request, finished) = ended.keep(self.owner(), failed.into_word());
                 self.failed.push(request);
                 self.queue_work();
                 return finished;

@@ -9,8 +9,6 @@ use crate::block::bio::Position;
 use crate::block::status::Status;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
-use crate::dm::target::Live;
-use crate::dm::target::Target;
 use crate::sync::rcu;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -158,7 +156,7 @@ impl<'r> Request<'r> {
 
     /// Ends the request.
     pub(crate) fn complete(self, status: Status, tag: usize) -> Mapped<'r> {
-        let (deferred, mapped) = self.put_aside(core::ptr::null(), tag);
+        let (deferred, mapped) = self.defer(Owner::nobody(), tag);
         deferred.complete(status);
         mapped
     }
@@ -167,12 +165,7 @@ impl<'r> Request<'r> {
     /// now on, maybe before this call of `map` returns.
     ///
     /// A submitter that polls is told to wait instead: polling is for requests that are on their way.
-    pub(crate) fn defer<T: Target>(self, this: &Live<T>, tag: usize) -> (Deferred, Mapped<'r>) {
-        self.put_aside(this.id(), tag)
-    }
-
-    /// Puts the request aside, which may be sent to a device by `owner` only.
-    fn put_aside(mut self, owner: Owner, tag: usize) -> (Deferred, Mapped<'r>) {
+    pub(crate) fn defer(mut self, owner: Owner<'_>, tag: usize) -> (Deferred, Mapped<'r>) {
         // SAFETY: By the type invariant the bio is a clone of device mapper, and it is as it was made.
         unsafe { save(&self.bio, NO_TIME) };
         // SAFETY: As above.
@@ -220,22 +213,14 @@ impl Deferred {
         self.bio.sectors()
     }
 
-    /// Sends the request, which the instance has put aside or taken back, to `sector` of a device of its own.
-    ///
-    /// The request of another instance fails, and so does one for the device of another: the table that it belongs to
-    /// knows nothing of it, and would close the device while it is under way.
-    pub(crate) fn submit<T: Target>(
-        self,
-        this: &Live<T>,
-        device: &Device,
-        sector: u64,
-        tag: usize,
-    ) {
+    /// Whether it is an instance's, which put it aside or took it back.
+    pub(super) fn belongs_to(&self, owner: Owner<'_>) -> bool {
         // SAFETY: By the type invariant the bio is a clone of device mapper, whose owner was set.
-        let owner = unsafe { owner(&self.bio) };
-        if !core::ptr::eq(owner, this.id()) || !this.has(device) {
-            return;
-        }
+        core::ptr::eq(unsafe { owner_of(&self.bio) }, owner.0)
+    }
+
+    /// Sends the request to `sector` of a device of the instance that it belongs to.
+    pub(super) fn submit(self, device: &Device, sector: u64, tag: usize) {
         let mut bio = self.into_bio();
         bio.set_status(Status::OK);
         bio.set_tag(tag);
@@ -490,8 +475,21 @@ pub(super) struct Saved {
 /// What stands for no time.
 const NO_TIME: i64 = 0;
 
-/// The instance that may send a request which was put aside; it is only compared.
-pub(super) type Owner = *const ();
+/// The instance that may send a request which is put aside.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'t>(*const (), PhantomData<&'t ()>);
+
+impl Owner<'_> {
+    /// The instance with this address, which is only compared.
+    pub(super) const fn new(instance: *const ()) -> Self {
+        Self(instance, PhantomData)
+    }
+
+    /// Nobody may send it.
+    const fn nobody() -> Self {
+        Self(core::ptr::null(), PhantomData)
+    }
+}
 
 /// The memory that the layer has for each clone.
 #[repr(C)]
@@ -499,7 +497,7 @@ pub(super) struct Memory {
     /// Written when the clone is consumed for the first time.
     saved: Saved,
     /// Written when it is put aside or taken back.
-    owner: Owner,
+    owner: *const (),
 }
 
 /// Nanoseconds since some time before the machine was started.
@@ -537,19 +535,19 @@ unsafe fn saved(bio: &Bio) -> *mut Saved {
 /// # Safety
 ///
 /// As for [`memory`].
-unsafe fn set_owner(bio: &Bio, owner: Owner) {
+unsafe fn set_owner(bio: &Bio, owner: Owner<'_>) {
     // SAFETY: By the requirements of this function.
     let memory = unsafe { memory(bio) };
     // SAFETY: The memory is this clone's; device mapper aligns it for any type.
-    unsafe { (*memory).owner = owner };
+    unsafe { (*memory).owner = owner.0 };
 }
 
-/// Who may send a clone that was put aside.
+/// The address of the instance that may send a clone which was put aside.
 ///
 /// # Safety
 ///
 /// As for [`memory`], and [`set_owner`] was called for the clone.
-unsafe fn owner(bio: &Bio) -> Owner {
+unsafe fn owner_of(bio: &Bio) -> *const () {
     // SAFETY: By the requirements of this function.
     let memory = unsafe { memory(bio) };
     // SAFETY: The memory is this clone's, and by the requirements of this function that was written.
@@ -665,13 +663,9 @@ impl<'r> Ended<'r> {
     /// That may be before the callback has returned, and then nothing of the request keeps device mapper from taking the table
     /// away any more. So the [`Finished`] has an RCU read-side critical section: device mapper waits for those in
     /// `dm_sync_table()` before it destroys a table.
-    pub(crate) fn keep<T: Target>(
-        mut self,
-        this: &Live<T>,
-        tag: usize,
-    ) -> (Deferred, Finished<'r>) {
+    pub(crate) fn keep(mut self, owner: Owner<'_>, tag: usize) -> (Deferred, Finished<'r>) {
         // SAFETY: By the type invariant the bio is a clone of device mapper.
-        unsafe { set_owner(&self.bio, this.id()) };
+        unsafe { set_owner(&self.bio, owner) };
         // SAFETY: By the type invariant.
         let saved = unsafe { saved(&self.bio) };
         // SAFETY: By the type invariant it was written.

@@ -8,6 +8,7 @@ use crate::block::noio;
 use crate::dm::device::Device;
 use crate::dm::device::DeviceId;
 use crate::dm::device::Devices;
+use crate::dm::request::Deferred;
 use crate::dm::request::Ended;
 use crate::dm::request::Finished;
 use crate::dm::request::Mapped;
@@ -224,16 +225,21 @@ impl<T: Target> Live<T> {
         self.devices.get(id)
     }
 
-    /// What tells this instance from others.
-    pub(super) fn id(&self) -> Owner {
-        self.ti.as_ptr().cast_const().cast()
+    /// This instance, as the owner of requests that it puts aside.
+    pub(crate) fn owner(&self) -> Owner<'_> {
+        Owner::new(self.ti.as_ptr().cast_const().cast())
     }
 
-    /// Whether a device is one of this instance.
-    pub(super) fn has(&self, device: &Device) -> bool {
-        self.devices
-            .get(device.id())
-            .is_some_and(|own| core::ptr::eq(own, device))
+    /// Sends a request that this instance has put aside or taken back to `sector` of a device of its own.
+    ///
+    /// The request of another instance fails, and so does one for the device of another: the table that it belongs to
+    /// knows nothing of it, and would close the device while it is under way.
+    pub(crate) fn submit(&self, request: Deferred, device: &Device, sector: u64, tag: usize) {
+        let own = self.device(device.id());
+        let is_own = own.is_some_and(|own| core::ptr::eq(own, device));
+        if is_own && request.belongs_to(self.owner()) {
+            request.submit(device, sector, tag);
+        }
     }
 
     /// The first sector of the table line on the mapped device.

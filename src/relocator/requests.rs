@@ -240,7 +240,7 @@ impl Session<'_> {
             _ => (None, start.0, tag),
         };
         if let Some(device) = device {
-            return request.submit(this, device, sector, tag.into_word());
+            return this.submit(request, device, sector, tag.into_word());
         }
         match request.operation() {
             Operation::Discard | Operation::SecureErase => {

@@ -13,7 +13,7 @@ pub(crate) mod request;
 pub(crate) fn defer(clone: &bio, tag: usize) -> request::Deferred {
     // SAFETY: A model maps each clone once, and has it to the end of the execution.
     let request = unsafe { request::Request::from_raw(NonNull::from(clone)) };
-    let (mut deferred, _mapped) = request.defer(0);
+    let (mut deferred, _mapped) = request.defer(request::Owner::new(core::ptr::null()), 0);
     deferred.set_tag(tag);
     deferred
 }
