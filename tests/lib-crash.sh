@@ -24,7 +24,7 @@ replayed() {
 		special_disk "$name" size=1 queue_mode=0
 	done
 	[[ -z $2 ]] || null_bad base "$2"
-	output=$(/tests/crash.py --bad "$2" --seed "$seed" --rounds $((3 * effort)) "${@:3}" 2>&1) || status=$?
+	output=$(/tests/crash.py --bad "$2" --seed "$seed" --rounds $((2 * effort)) "${@:3}" 2>&1) || status=$?
 	equal "no crash loses anything, $1 (seed $seed)" 0 "$status"
 	explain "$output"
 	within 60 remove_mapped
