@@ -69,7 +69,7 @@ polled() {
 	for disk in main spare; do
 		special_disk "$disk" size=16 poll_queues=1
 		# null_blk takes memory for what is written first, and may not sleep for that when it is polled.
-		dd if=/dev/zero of="/dev/$disk" bs=1M oflag=direct status=none || true
+		dd if=/dev/zero of="/dev/$disk" bs=1M count=16 oflag=direct status=none
 		dmsetup create "below_$disk" --table "0 32768 linear /dev/$disk 0"
 	done
 	dmsetup create remap --table '0 32768 remap /dev/mapper/below_main 1 /dev/mapper/below_spare 3 block_size 8 manual'
