@@ -319,13 +319,17 @@ impl<'a> Activation<'a> {
             }
         }
         self.make_index(&table)?;
-        if this.config.read_only {
+        let read_only = this.config.read_only;
+        let stable = if read_only {
+            Ok(())
+        } else {
+            self.make_stable(existing)
+        };
+        if read_only || missing {
             this.set_mode_silently(Mode::ReadOnly);
-        } else if missing {
-            // The set is not changed anyway.
-            let _ = self.make_stable(existing);
-            this.set_mode_silently(Mode::ReadOnly);
-        } else if let Err(error) = self.bring_up_to_date(&mut metadata, &table, existing) {
+        } else if let Err(error) =
+            stable.and_then(|()| self.bring_up_to_date(&mut metadata, &table, existing))
+        {
             let mut members = existing.members.iter().flatten();
             // What lacks memory can be tried again, and must not cost a set that is whole its mode.
             if error == ENOMEM || members.any(|m| matches!(m, assembly::Member::Fresh(_))) {
@@ -578,7 +582,7 @@ impl<'a> Activation<'a> {
         done
     }
 
-    /// Writes what must be written before the set is used.
+    /// Writes what must be written before the set is used, when what was read is stable.
     #[inline(never)]
     fn bring_up_to_date(
         &mut self,
@@ -588,7 +592,6 @@ impl<'a> Activation<'a> {
     ) -> Result {
         let this = self.this;
         let members = || metadata_spares(existing);
-        self.make_stable(existing)?;
         let uuid = metadata.set.uuid;
         for (spare, member) in members() {
             if let assembly::Member::Ready {

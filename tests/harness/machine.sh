@@ -26,15 +26,17 @@ in_vm 'echo "WARNING: CPU: 0 PID: 1 at drivers/md/dm.c:1" >/dev/kmsg'
 equal "a warning of the kernel fails a script that succeeded" 125 "$status"
 matches "the warning is shown" '!! .*WARNING: CPU: 0' "$errors"
 
-# data_race FUNCTION: a script that says what the kernel says of a data race of FUNCTION.
+# data_race FUNCTION...: a script that says what the kernel says of a data race of the first FUNCTION,
+# which the others have called.
 data_race() {
 	printf 'echo "%s" >/dev/kmsg\n' "BUG: KCSAN: data-race in one / two" " one+0x10/0x20" \
-		" $1" "Reported by Kernel Concurrency Sanitizer on:"
+		"write to 0xffff888000000000 of 8 bytes by task 1 on cpu 0:" "${@/#/ }" \
+		"Reported by Kernel Concurrency Sanitizer on:"
 }
 in_vm "$(data_race 'two+0x10/0x20 [dm_remap]')"
 equal "a data race of the module fails a script that succeeded" 125 "$status"
 matches "it is shown" '!! .*BUG: KCSAN: data-race in one' "$errors"
-in_vm "$(data_race 'two+0x10/0x20 [dm_mod]')"
+in_vm "$(data_race 'two+0x10/0x20 [dm_mod]' three+0x10/0x20 four+0x10/0x20 'five+0x10/0x20 [dm_remap]')"
 equal "one of the kernel alone does not" 0 "$status"
 
 # shellcheck disable=SC2016 # The words are for the script in the machine.

@@ -30,6 +30,9 @@ scenario() {
 	make_disks 1
 	dmsetup create remap --table "$two 3 block_size 1 manual"
 	costs "with two spares" "$two" 3
+	dmsetup remove remap
+	cost dmsetup create remap --table "0 $size remap /dev/main 2 /dev/spare -"
+	equal "an activation with a spare missing writes nothing, and flushes the other one" '0 1' "$writes $flushes"
 	drop_disks
 
 	make_disks 0
