@@ -480,14 +480,14 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The sectors of main that make up `block`.
+    /// The sectors of `block`, as far as the table line goes.
     fn sectors_of(&self, block: Block) -> Sectors {
         self.table.block_size.sectors_of(block, self.table.main)
     }
 
-    /// The mask of all sectors of `block`.
+    /// The mask of all sectors of `block`, as far as the table line goes.
     fn all_of(&self, block: Block) -> LiveMask {
-        LiveMask::first(self.sectors_of(block))
+        self.table.all_live(block)
     }
 
     /// The device of a spare.
@@ -580,7 +580,7 @@ impl Session<'_> {
             .table
             .with_index(|index| index.find(&self.table.spares, block));
         if let Some(found) = found {
-            if found.live == all
+            if found.live.contains(all)
                 || self.this.spare_device(found.slot.spare()).is_none()
                 || self.is_lost(found.slot)
             {
@@ -1101,9 +1101,9 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// `EIO` for one that has lost sectors, too: main would show what it had before.
+    /// `EIO` for one that has lost sectors, too, even behind the end of the table line: main would show what it had before.
     fn copy_to_main(&mut self, job: &Job) -> Result {
-        if self.is_lost(job.slot) && job.before != self.all_of(job.block) {
+        if self.is_lost(job.slot) && !job.before.contains(self.table.all_on_main(job.block)) {
             return Err(EIO);
         }
         let start = self.table.block_size.first_sector(job.block).0;

@@ -183,6 +183,8 @@ pub(crate) struct Table {
     pub(crate) spares: Spares,
     /// The size of main, as far as the table line goes.
     pub(crate) main: Sectors,
+    /// The size of all of main, in whole logical blocks: the table line may end before, even within a block.
+    whole_main: Sectors,
     /// The unit of relocation.
     pub(crate) block_size: BlockSize,
     /// The most slots that a spare has.
@@ -190,8 +192,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table without relocations.
-    pub(crate) fn new(main: Sectors, block_size: BlockSize, spares: KVec<Spare>) -> Result<Self> {
+    /// A table without relocations for the first `main` sectors of a disk that has `whole_main`.
+    pub(crate) fn new(
+        main: Sectors,
+        whole_main: Sectors,
+        block_size: BlockSize,
+        spares: KVec<Spare>,
+    ) -> Result<Self> {
         debug_assert!(spares.len() <= MAX_SPARES);
         let slots = spares.iter().map(|spare| spare.allocator.capacity()).max();
         let slots = slots.ok_or(EINVAL)?;
@@ -201,6 +208,7 @@ impl Table {
             index: Published::new(make_index(sizes)?),
             spares: Spares(spares),
             main,
+            whole_main,
             block_size,
         })
     }
@@ -290,9 +298,14 @@ impl Table {
         Ok(())
     }
 
-    /// The mask of all sectors of `block`.
+    /// The mask of all sectors of `block`, as far as the table line goes.
     pub(crate) fn all_live(&self, block: Block) -> LiveMask {
         LiveMask::first(self.block_size.sectors_of(block, self.main))
+    }
+
+    /// The mask of all sectors of `block` that main has, also behind the end of the table line: a longer one gives them back.
+    pub(crate) fn all_on_main(&self, block: Block) -> LiveMask {
+        LiveMask::first(self.block_size.sectors_of(block, self.whole_main))
     }
 
     /// Whether the index has room for so many blocks more.

@@ -390,7 +390,10 @@ impl<'a> Activation<'a> {
         // What lies behind the end of the table line is none of this device's business. Device mapper has seen to it that a
         // table line is as long as whole logical blocks.
         let main = set.main_sectors.min(Sectors(self.this.sectors()));
-        let table = Table::new(main, set.block_size, spares)?;
+        let logical = self.this.config.logical_sectors as u64;
+        let rest = set.main_sectors.0.checked_rem(logical).unwrap_or(0);
+        let whole_main = Sectors(set.main_sectors.0.saturating_sub(rest));
+        let table = Table::new(main, whole_main, set.block_size, spares)?;
         Ok(KBox::new(table, GFP_KERNEL)?)
     }
 

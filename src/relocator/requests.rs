@@ -710,9 +710,12 @@ impl Session<'_> {
         // What a disk could not read before, it tries for seconds again: not for a write that needs none of it.
         let only_writes = !job.whole && covered != LiveMask::EMPTY;
         if !only_writes && !self.is_lost(job.from.unwrap_or(job.slot)) {
-            let wanted = (self.all_of(job.block))
-                .without(job.before)
-                .without(covered);
+            // What does not live in the slot that is left counts as lost from then on, behind the end of the table line, too.
+            let all = match job.from {
+                Some(_) => self.table.all_on_main(job.block),
+                None => self.all_of(job.block),
+            };
+            let wanted = all.without(job.before).without(covered);
             let start = self.table.block_size.first_sector(job.block).0;
             job.asked = true;
             // What main has of it is not there any more for a block that leaves its slot.

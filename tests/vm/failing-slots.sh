@@ -24,6 +24,8 @@ main() {
 	bad_when_new
 	bad_for_many
 	dmsetup remove remap
+	cut_and_lost
+	cut_and_kept
 	bad_for_healing
 	spare_gone
 	in_doubt_and_gone
@@ -171,6 +173,59 @@ bad_for_many() {
 	equal "their block has moved on by one place" $((place + 8)) "$(spare_sector remap 696)"
 	spare_fails
 	check "status agrees with list" agree remap
+}
+
+# A table line that ends within a block says nothing of the sectors behind its end: neither
+# that they are lost, nor that main has them.
+shorter() {
+	dmsetup remove remap
+	dmsetup create remap --table "0 16380 remap /dev/mapper/main 1 /dev/mapper/spare"
+}
+
+cut_and_lost() {
+	local place
+	activate
+	sectors write "$dev" 16376 8 old
+	relocate 16376 8 new
+	place=$(($(spare_sector remap 16376) + 4))
+	spare_fails "all:$place:4"
+	check "the end of the last block is lost" sectors lost "$dev" 16380 4
+	spare_fails
+	equal "as list says" 'f spare' "$(line 16376 | cut -d ' ' -f 3-4)"
+	shorter
+	refused "a block is not brought back that has lost sectors behind the end of the table" remap remap remove 16376
+	check "it has what lies before the end" sectors holds "$dev" 16376 4 new
+	again
+	check "a longer table gives no older data for what was lost" sectors lost "$dev" 16380 4
+	check "and has the rest" sectors holds "$dev" 16376 4 new
+	sectors write "$dev" 16380 4 newest
+	shorter
+	check "when it was written, the block is brought back, all of it" remap remap remove 16376
+	check "so main has what lies behind the end" sectors holds "$main_disk" 16380 4 newest
+	dmsetup remove remap
+}
+
+cut_and_kept() {
+	local place
+	activate
+	sectors write "$dev" 16376 8 old
+	shorter
+	relocate 16376 4 new
+	place=$(spare_sector remap 16376)
+	spare_fails "writes:$((place + 1)):1"
+	check "a write succeeds that the spare refuses, in a block with the end of the table" \
+		sectors write "$dev" 16377 1 newer
+	check "which leaves its place" test "$(spare_sector remap 16376)" != "$place"
+	spare_fails
+	again
+	check "a longer table has what lived on main behind the end of the shorter one" sectors holds "$dev" 16380 4 old
+	check "and what was written before it" sectors holds "$dev" 16377 1 newer
+	shorter
+	check "the block is brought back" remap remap remove 16376
+	again
+	check "and has all of its data" sectors holds "$dev" 16378 2 new
+	check "to its end" sectors holds "$dev" 16380 4 old
+	dmsetup remove remap
 }
 
 # Main can read again what it could not when a block was relocated, but the place of the

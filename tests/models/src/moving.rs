@@ -101,7 +101,7 @@ impl Device {
         let size = BlockSize::new(Sectors(1)).unwrap();
         let device = Self {
             traffic: Traffic::new().unwrap(),
-            table: Table::new(MAIN, size, spares).unwrap(),
+            table: Table::new(MAIN, MAIN, size, spares).unwrap(),
             deferred: Mutex::new(DeferredList::new()),
             main: [UnsafeCell::new(0), UnsafeCell::new(0)],
             spare: [UnsafeCell::new(NOTHING), UnsafeCell::new(NOTHING)],

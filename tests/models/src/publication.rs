@@ -103,7 +103,7 @@ fn larger_index() {
     let mut spares = KVec::with_capacity(1, GFP_KERNEL).unwrap();
     let spare = Spare::new(SpareIndex::new(0).unwrap(), SlotCount(1), None);
     spares.push(spare.unwrap(), GFP_KERNEL).unwrap();
-    let records = Table::new(main, size, spares).unwrap();
+    let records = Table::new(main, main, size, spares).unwrap();
     let slot = Slot::new(SpareIndex::new(0).unwrap(), SlotNumber::new(0).unwrap());
     let record = Record {
         block,
