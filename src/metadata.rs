@@ -200,6 +200,10 @@ impl Metadata {
             update,
         };
         let outcome = (self.commit_spare(&change, &slots)).unwrap_or(Outcome::NotMade);
+        if outcome == Outcome::NotMade && update == Update::Occupy {
+            // If that fails, too, two spares fail, and the next activation that may write brings the witness up to date.
+            let _ = self.restore_witness(&change, &mut pages_of(&slots));
+        }
         if matches!(outcome, Outcome::Durable | Outcome::OneCopy) {
             for page in pages_of(&slots) {
                 let moves = change.moves(&slots, page);
@@ -246,14 +250,16 @@ impl Metadata {
         }
         let front = self.write_copies(change, slots, pages(), sequence, End::Front);
         // The second copies may be the only good ones now, and are not put at risk for nothing.
-        if front.is_err() && self.is_as_before(change, pages(), sequence) {
+        if front.is_err() && self.is_as_before(change, &mut pages(), sequence) {
             return Ok(Outcome::NotMade);
         }
         let back = self.write_copies(change, slots, pages(), sequence, End::Back);
         let outcome = match (front, back) {
             (Ok(()), Ok(())) => Outcome::Durable,
             (Ok(()), Err(_)) | (Err(_), Ok(())) => Outcome::OneCopy,
-            (Err(_), Err(_)) if self.is_as_before(change, pages(), sequence) => Outcome::NotMade,
+            (Err(_), Err(_)) if self.is_as_before(change, &mut pages(), sequence) => {
+                Outcome::NotMade
+            }
             (Err(_), Err(_)) => Outcome::InDoubt,
         };
         // As long as the entries may be found on the spare, the witness must have them.
@@ -277,17 +283,19 @@ impl Metadata {
     fn is_as_before(
         &mut self,
         change: &Change<'_>,
-        mut pages: impl Iterator<Item = PageNumber>,
+        pages: &mut dyn Iterator<Item = PageNumber>,
         sequence: Sequence,
     ) -> bool {
-        pages.all(|page| {
+        for page in pages {
             let found = [End::Front, End::Back].map(|end| self.reread(change, page, end));
             // A copy that is bad was torn, and will not be good again.
-            let none_is_new = |found: &Result<Result<Sequence, Damage>>| {
-                matches!(found, Ok(found) if *found != Ok(sequence))
-            };
-            found.iter().all(none_is_new) && found.iter().any(|found| matches!(found, Ok(Ok(_))))
-        })
+            let none_is_new = |found: &Result<Result<Sequence, Damage>>| matches!(found, Ok(found) if *found != Ok(sequence));
+            let good = |found: &Result<_>| matches!(found, Ok(Ok(_)));
+            if !found.iter().all(none_is_new) || !found.iter().any(good) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads a copy of a page; returns its sequence number if it is good.
@@ -307,6 +315,43 @@ impl Metadata {
         };
         read_page(device, place.0, &mut self.buffer)?;
         Ok(check(page_in(&mut self.buffer)?, &name, crc32c))
+    }
+
+    /// Has the witness say what the spare has in some pages, after a change of them was not made: a witness that is ahead counts
+    /// for a copy that cannot be read.
+    #[inline(never)]
+    fn restore_witness(
+        &mut self,
+        change: &Change<'_>,
+        pages: &mut dyn Iterator<Item = PageNumber>,
+    ) -> Result {
+        let spare = change.spare;
+        let Some(witness) = self.witness(spare) else {
+            return Ok(());
+        };
+        let device = change.this.spare_device(witness).ok_or(ENXIO)?;
+        let layout = self.member(witness)?.superblock.layout;
+        let sequence = next_sequence(self.member(spare)?.sequence)?;
+        self.member(spare)?.sequence = Some(sequence);
+        let mark = self.member(spare)?.superblock.slot_mark;
+        for page in pages.filter(|page| mark.contains(*page)) {
+            let mut good = |end| self.reread(change, page, end).ok()?.ok();
+            let (front, back) = (good(End::Front), good(End::Back));
+            let end = if front < back { End::Back } else { End::Front };
+            let good = self.reread(change, page, end)?;
+            if good.map_err(|_| EIO)? < front.max(back).ok_or(EIO)? {
+                return Err(EIO);
+            }
+            let name = Name {
+                uuid: self.set.uuid,
+                spare,
+                subject: Subject::Witness(page),
+            };
+            seal(page_in(&mut self.buffer)?, &name, sequence, crc32c);
+            let place = layout.witness_page(page).ok_or(EINVAL)?;
+            device.write_through(place.0, &mut self.buffer.sectors(0, PAGE)?)?;
+        }
+        Ok(())
     }
 
     /// The spare that keeps the witness pages of `spare`.

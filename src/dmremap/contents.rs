@@ -52,6 +52,8 @@ pub struct Finding {
 pub enum Repair {
     /// The copy at this end, from the other one.
     SlotPage(SpareIndex, PageNumber, End),
+    /// Both copies, that at this end first, from the witness page.
+    FromWitness(SpareIndex, PageNumber, End),
     /// The witness page of this page of this spare, from that.
     Witness(SpareIndex, PageNumber),
 }
@@ -148,28 +150,40 @@ impl Contents {
                     continue;
                 }
             };
-            let newest = match choice.newest {
-                End::Front => front,
-                End::Back => back,
+            let witnessed = witness.filter(|by| by.superblock.witness_mark.contains(page));
+            let witnessed = witnessed.map(|by| Witnessed {
+                spare: index,
+                page,
+                by,
+            });
+            let theirs = witnessed.as_ref().and_then(|it| it.read(set).ok());
+            let newer = theirs.filter(|(_, sequence)| choice.is_outdone_by(*sequence));
+            let outdone = newer.is_some();
+            let (newest, sequence) = match (newer, choice.newest) {
+                (Some((page, sequence)), _) => (Some(page), sequence),
+                (None, End::Front) => (front, choice.sequence),
+                (None, End::Back) => (back, choice.sequence),
             };
             if choice.repair() {
                 let end = choice.newest.other();
-                self.repairs.push(Repair::SlotPage(index, page, end));
-                let why = bad_copy(choice.other);
+                self.repairs.push(if outdone {
+                    Repair::FromWitness(index, page, end)
+                } else {
+                    Repair::SlotPage(index, page, end)
+                });
+                let mut why = bad_copy(choice.other);
+                if outdone {
+                    why += ", and the witness page is newer than the other one";
+                }
                 let what = format!("{} copy of slot page {} {why}", nth(end), page.get());
                 self.find(Exit::Mendable, index, what);
             }
-            self.saw(index, choice.sequence);
+            self.saw(index, sequence);
             let Some(newest) = newest else { continue };
             self.read_entries(set, index, page, &newest);
-            if let Some(by) = witness.filter(|by| by.superblock.witness_mark.contains(page)) {
+            if let Some(witnessed) = witnessed {
                 bar.inc(1);
-                let witnessed = Witnessed {
-                    spare: index,
-                    page,
-                    by,
-                };
-                self.compare_witness(set, witnessed, &newest, choice.sequence);
+                self.compare_witness(set, witnessed, &newest, sequence);
             }
         }
         let Some(by) = witness else { return };

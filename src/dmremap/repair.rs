@@ -23,6 +23,7 @@ use crate::remap::slot_page;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock::State;
 use crate::remap::units::SpareIndex;
+use crate::remap::units::SpareSector;
 use crate::say;
 use crate::spares::crc32c;
 use crate::spares::Spares;
@@ -213,10 +214,23 @@ impl<'a> Update<'a> {
     /// Writes the bad copies of slot pages again.
     fn copy_slot_pages(&self) -> Result<(), Failure> {
         for repair in &self.contents().repairs {
-            if let Page::SlotPage(index, page, end) = *repair {
-                let (good, _) = self.slot_page(index, page, end.other())?;
-                let place = self.writer.superblock(index).layout.slot_page(page, end);
-                self.writer.write(index, place, &good)?;
+            let place = |index, page, end| {
+                let layout = self.writer.superblock(index).layout;
+                layout.slot_page(page, end)
+            };
+            match *repair {
+                Page::SlotPage(index, page, end) => {
+                    let (good, _) = self.slot_page(index, page, end.other())?;
+                    self.writer.write(index, place(index, page, end), &good)?;
+                }
+                Page::FromWitness(index, page, end) => {
+                    let newest = self.witnessed_page(index, page)?;
+                    for end in [end, end.other()] {
+                        self.writer.write(index, place(index, page, end), &newest)?;
+                        self.writer.flush(index)?;
+                    }
+                }
+                Page::Witness(..) => {}
             }
         }
         Ok(())
@@ -354,16 +368,41 @@ impl<'a> Update<'a> {
         number: PageNumber,
         end: End,
     ) -> Result<(page::Page, Sequence), Failure> {
+        let subject = Subject::Slots(number);
+        let place = self.writer.superblock(index).layout.slot_page(number, end);
+        self.page(index, (index, place), subject)
+    }
+
+    /// Makes a slot page from the witness page of it.
+    fn witnessed_page(&self, index: SpareIndex, number: PageNumber) -> Result<page::Page, Failure> {
+        let witness = self
+            .writer
+            .witness_of(index)
+            .ok_or_else(|| unreadable(index))?;
+        let place = self.writer.superblock(witness).layout.witness_page(number);
+        let subject = Subject::Witness(number);
+        let (mut page, sequence) = self.page(index, (witness, place), subject)?;
+        self.writer
+            .seal(&mut page, index, Subject::Slots(number), sequence);
+        Ok(page)
+    }
+
+    /// Reads a page that describes a spare, at a place on the same spare or on another one.
+    fn page(
+        &self,
+        describes: SpareIndex,
+        (on, place): (SpareIndex, Option<SpareSector>),
+        subject: Subject,
+    ) -> Result<(page::Page, Sequence), Failure> {
         let name = Name {
             uuid: self.existing.set.uuid,
-            spare: index,
-            subject: Subject::Slots(number),
+            spare: describes,
+            subject,
         };
-        let place = self.writer.superblock(index).layout.slot_page(number, end);
-        let device = &self.writer.spare(index)?.device;
+        let device = &self.writer.spare(on)?.device;
         let page = place.and_then(|place| device.read(place).ok());
-        let page = page.ok_or_else(|| unreadable(index))?;
-        let sequence = page::check(&page, &name, crc32c).map_err(|_| unreadable(index))?;
+        let page = page.ok_or_else(|| unreadable(on))?;
+        let sequence = page::check(&page, &name, crc32c).map_err(|_| unreadable(on))?;
         Ok((page, sequence))
     }
 

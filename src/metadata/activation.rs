@@ -166,6 +166,16 @@ fn refuse_page(this: &Live<Remap>, spare: SpareIndex, page: PageNumber, bad: Bot
     ))
 }
 
+/// A copy of a slot page that could not be read, so it may be newer than what counts.
+struct Unsure {
+    spare: SpareIndex,
+    page: PageNumber,
+    /// Where it is.
+    end: End,
+    /// Whether the witness page counts, and not the other copy.
+    witnessed: bool,
+}
+
 /// An activation under way.
 struct Activation<'a> {
     this: &'a Live<Remap>,
@@ -175,6 +185,8 @@ struct Activation<'a> {
     back: Buffer,
     /// Copies of slot pages that must be written again from the other end.
     repairs: KVVec<(SpareIndex, PageNumber, End)>,
+    /// Copies of slot pages that could not be read.
+    unsure: KVVec<Unsure>,
     /// Slots that hold an outdated entry.
     outdated: KVec<Slot>,
     /// Sectors of relocated blocks that could not be saved.
@@ -192,6 +204,7 @@ impl<'a> Activation<'a> {
             front: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
             back: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
             repairs: KVVec::new(),
+            unsure: KVVec::new(),
             outdated: KVec::new(),
             unreadable: 0,
             moved: Lifetime::default(),
@@ -320,16 +333,18 @@ impl<'a> Activation<'a> {
         }
         self.make_index(&table)?;
         let read_only = this.config.read_only;
-        let stable = if read_only {
-            Ok(())
-        } else {
-            self.make_stable(existing)
-        };
+        let mut ready = Ok(());
+        if !read_only {
+            ready = self.make_stable(existing);
+            ready = ready.and(self.settle_unsure(&mut metadata)?);
+        }
+        if !read_only && !missing {
+            ready = ready.and(self.repair_copies(&mut metadata, existing));
+            ready = ready.and_then(|()| self.bring_up_to_date(&mut metadata, &table, existing));
+        }
         if read_only || missing {
             this.set_mode_silently(Mode::ReadOnly);
-        } else if let Err(error) =
-            stable.and_then(|()| self.bring_up_to_date(&mut metadata, &table, existing))
-        {
+        } else if let Err(error) = ready {
             let mut members = existing.members.iter().flatten();
             // What lacks memory can be tried again, and must not cost a set that is whole its mode.
             if error == ENOMEM || members.any(|m| matches!(m, assembly::Member::Fresh(_))) {
@@ -485,21 +500,70 @@ impl<'a> Activation<'a> {
         };
         let choice = choice.map_err(|bad| refuse_page(this, spare, page, bad))?;
         let newest = choice.newest;
-        if choice.repair() {
+        let newer = self.read_newer_witness(metadata, spare, page, at, &choice)?;
+        if choice.is_unsure() {
+            let unsure = Unsure {
+                spare,
+                page,
+                end: newest.other(),
+                witnessed: newer.is_some(),
+            };
+            self.unsure.push(unsure, GFP_KERNEL)?;
+        } else if choice.repair() {
             self.repairs
                 .push((spare, page, newest.other()), GFP_KERNEL)?;
         }
         if let Other::Bad(damage) = choice.other {
+            let used = match newer {
+                Some(_) => "the witness page, which is newer than the other one,",
+                None => copy(newest),
+            };
             self.tell(format_args!(
-                "slot page {} of {spare}: {} {damage}, {} is used",
+                "slot page {} of {spare}: {} {damage}, {used} is used",
                 page.get(),
                 copy(newest.other()),
-                copy(newest)
             ));
         }
-        let moves = self.load_entries(metadata, table, spare, page, newest, at)?;
+        let end = newer.map_or(newest, |_| newest.other());
+        let moves = self.load_entries(metadata, table, spare, page, end, at)?;
         *metadata.member(spare)?.moves(page)? = moves;
-        Ok(choice.sequence)
+        Ok(newer.unwrap_or(choice.sequence))
+    }
+
+    /// Reads the witness page that counts in place of the copies of a slot page, if it does: over the copy that could not be
+    /// read, as page `at` of its buffer. Returns its sequence number.
+    fn read_newer_witness(
+        &mut self,
+        metadata: &Metadata,
+        spare: SpareIndex,
+        page: PageNumber,
+        at: usize,
+        choice: &Choice,
+    ) -> Result<Option<Sequence>> {
+        let witness = metadata.witness(spare).filter(|_| choice.is_unsure());
+        let of = |witness: SpareIndex| metadata.members.get(witness.get())?.as_deref();
+        let Some((witness, member)) = witness.and_then(|witness| Some((witness, of(witness)?)))
+        else {
+            return Ok(None);
+        };
+        if !member.superblock.witness_mark.contains(page) {
+            return Ok(None);
+        }
+        let place = (member.superblock.layout.witness_page(page)).ok_or(EINVAL)?;
+        let device = self.device(witness)?;
+        let buffer = match choice.newest.other() {
+            End::Front => &mut self.front,
+            End::Back => &mut self.back,
+        };
+        let read = device.read(place.0, &mut buffer.sectors(at * PAGE, PAGE)?);
+        let name = Name {
+            uuid: metadata.set.uuid,
+            spare,
+            subject: Subject::Witness(page),
+        };
+        let bytes = nth_page(buffer, at).filter(|_| read.is_ok());
+        let found = bytes.and_then(|bytes| examine(bytes, &name, metadata).ok());
+        Ok(found.filter(|found| choice.is_outdone_by(*found)))
     }
 
     /// Takes over the entries of the good page `page` of `spare`, which is page `at` of one of the buffers. Returns how many
@@ -585,18 +649,96 @@ impl<'a> Activation<'a> {
         done
     }
 
-    /// Writes what must be written before the set is used, when what was read is stable.
+    /// Sees to it that no copy which could not be read is found later as one that is newer than what is used from now on: it is
+    /// written again, or what is used gets a number that is higher. Fails when not all of them could be written again.
+    ///
+    /// # Errors
+    ///
+    /// The outer one, which is told: one may be found.
     #[inline(never)]
-    fn bring_up_to_date(
-        &mut self,
-        metadata: &mut Metadata,
-        table: &Table,
-        existing: &Existing<'_>,
-    ) -> Result {
-        let this = self.this;
-        let members = || metadata_spares(existing);
+    fn settle_unsure(&mut self, metadata: &mut Metadata) -> Result<Result> {
+        let mut whole = Ok(());
+        for unsure in core::mem::take(&mut self.unsure) {
+            let Unsure { spare, page, .. } = unsure;
+            match self.write_unsure(metadata, &unsure) {
+                Ok(()) if unsure.witnessed => {
+                    let other = (spare, page, unsure.end.other());
+                    self.repairs.push(other, GFP_KERNEL)?;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    whole = Err(error);
+                    if unsure.witnessed || self.renumber(metadata, &unsure).is_err() {
+                        return Err(refuse(self.this, format_args!(
+                            "slot page {} of {spare}: {} can be neither read nor written, and may be the newer one: \
+                             use a read-only table, or \"-\" in place of the spare if there are others",
+                            page.get(),
+                            copy(unsure.end)
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Writes a copy that could not be read from what counts.
+    fn write_unsure(&mut self, metadata: &mut Metadata, unsure: &Unsure) -> Result {
+        let Unsure { spare, page, .. } = *unsure;
+        let layout = metadata.member(spare)?.superblock.layout;
+        let name = Name {
+            uuid: metadata.set.uuid,
+            spare,
+            subject: Subject::Slots(page),
+        };
+        let to = layout.slot_page(page, unsure.end).ok_or(EINVAL)?;
+        if !unsure.witnessed {
+            let from = layout.slot_page(page, unsure.end.other()).ok_or(EINVAL)?;
+            return self.copy_page(&name, from, to);
+        }
+        let witness = metadata.witness(spare).ok_or(EINVAL)?;
+        let layout = metadata.member(witness)?.superblock.layout;
+        let from = layout.witness_page(page).ok_or(EINVAL)?;
+        read_page(self.device(witness)?, from.0, &mut self.front)?;
+        let witness_name = Name {
+            subject: Subject::Witness(page),
+            ..name
+        };
+        let found = page_in(&mut self.front)?;
+        let sequence = check(found, &witness_name, crc32c).map_err(|_| EIO)?;
+        seal(found, &name, sequence, crc32c);
+        (self.device(spare)?).write_through(to.0, &mut self.front.sectors(0, PAGE)?)
+    }
+
+    /// Gives the good copy of a slot page a higher sequence number than the other one can have. Only the first sector of
+    /// the page changes, so the copy is good at every instant.
+    fn renumber(&mut self, metadata: &mut Metadata, unsure: &Unsure) -> Result {
+        let Unsure { spare, page, .. } = *unsure;
+        let name = Name {
+            uuid: metadata.set.uuid,
+            spare,
+            subject: Subject::Slots(page),
+        };
+        let member = metadata.member(spare)?;
+        let place = (member.superblock.layout).slot_page(page, unsure.end.other());
+        let place = place.ok_or(EINVAL)?;
+        let device = self.device(spare)?;
+        read_page(device, place.0, &mut self.front)?;
+        let good = page_in(&mut self.front)?;
+        let sequence = check(good, &name, crc32c).map_err(|_| EIO)?;
+        let sequence = member.sequence.max(Some(sequence));
+        let sequence = sequence.and_then(Sequence::untried).ok_or(EOVERFLOW)?;
+        member.sequence = Some(sequence);
+        seal(good, &name, sequence, crc32c);
+        device.write_through(place.0, &mut self.front.sectors(0, PAGE)?)
+    }
+
+    /// Writes bad and older copies again, as many as can be. Fails when one could not be written.
+    #[inline(never)]
+    fn repair_copies(&mut self, metadata: &mut Metadata, existing: &Existing<'_>) -> Result {
         let uuid = metadata.set.uuid;
-        for (spare, member) in members() {
+        let mut done = Ok(());
+        for (spare, member) in metadata_spares(existing) {
             if let assembly::Member::Ready {
                 superblock, choice, ..
             } = member
@@ -610,7 +752,7 @@ impl<'a> Activation<'a> {
                         spare,
                         subject,
                     };
-                    self.copy_page(&name, from, to)?;
+                    done = done.and(self.copy_page(&name, from, to));
                 }
             }
         }
@@ -624,8 +766,21 @@ impl<'a> Activation<'a> {
                 spare,
                 subject,
             };
-            self.copy_page(&name, from, to)?;
+            done = done.and(self.copy_page(&name, from, to));
         }
+        done
+    }
+
+    /// Writes what else must be written before the set is used, when what was read is stable and whole.
+    #[inline(never)]
+    fn bring_up_to_date(
+        &mut self,
+        metadata: &mut Metadata,
+        table: &Table,
+        existing: &Existing<'_>,
+    ) -> Result {
+        let this = self.this;
+        let members = || metadata_spares(existing);
         for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {
                 metadata.write_superblock(this, spare, |_| {})?;

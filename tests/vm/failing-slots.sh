@@ -11,6 +11,7 @@ dev=/dev/mapper/remap
 main_disk=/dev/main_disk
 
 main() {
+	local block
 	null_disk main_disk 8
 	null_disk spare_disk 4
 	null_disk more_disk 4
@@ -33,6 +34,8 @@ main() {
 	pages_bad
 	pages_gone
 	leaving_in_doubt
+	unread_for_once
+	unread_with_witness
 }
 
 # activate and activate_two make the device, with new spares.
@@ -392,6 +395,105 @@ leaving_in_doubt() {
 	check "the next activation has its data" sectors holds "$dev" 81 7 new
 	check "and counts it once" agree remap
 	dmsetup remove remap
+}
+
+# A copy of a page that is newer than the other one cannot be read for a while: what is written meanwhile is not undone when it
+# is back.
+unread_for_once() {
+	local front back
+	activate
+	relocate 0 8 new
+	front=all:0:$(spare_sector remap 0) back=$(back_of remap)
+	spare_fails "writes:$back"
+	remap remap add 80 || :
+	equal "one copy says where a block is" 'mode=ro 80' \
+		"$(remap_values remap mode) $(remap remap list 80 1 | cut -d ' ' -f 1)"
+	dmsetup remove remap
+	spare_fails "$front" "writes:$back"
+	mark_log
+	refused "a set is refused when that copy can be neither read nor outdated" \
+		remap_create remap /dev/mapper/main /dev/mapper/spare
+	expect_log "the log says why" 'slot page 1 of spare 0: the first copy can be neither read nor written'
+	dmsetup remove remap || :
+	check "a read-only table is not" dmsetup create -r remap --table '0 16384 remap /dev/mapper/main 1 /dev/mapper/spare'
+	dmsetup remove remap
+	spare_fails "$front"
+	remap_create remap /dev/mapper/main /dev/mapper/spare
+	equal "when the other copy can be written the block is where that says" 'mode=ro main' \
+		"$(remap_values remap mode) $(remap remap lookup 80)"
+	check "and it is written" sectors write "$dev" 80 8 newer
+	spare_fails
+	again
+	check "when the first copy can be read again what was written is there" sectors holds "$dev" 80 8 newer
+	check "and what was relocated before" sectors holds "$dev" 0 8 new
+	equal "the set is whole" 'mode=rw health=good' "$(remap_values remap mode health)"
+	dmsetup remove remap
+}
+
+# A copy of a page cannot be read after a change of which the other one does not know, or that was not made: the witness tells.
+unread_with_witness() {
+	one_copy
+	unread_after_a_write "what was written by the copy that is gone" both_and_remove
+	one_copy
+	unread_after_a_write "what was written by a copy that dmremap has restored" restore
+	activate_two
+	relocate 0 64 new
+	spare_fails writes:8:8
+	for block in 800 808; do
+		remap remap add "$block" || break
+	done
+	equal "a block was not relocated" 'mode=ro main' "$(remap_values remap mode) $(remap remap lookup "$block")"
+	unread_after_a_write "what was written to a block that was not relocated" both_and_remove
+}
+
+# one_copy: puts a block on spare 0, of which only one copy of its page knows.
+one_copy() {
+	activate_two
+	relocate 0 64 new
+	spare_fails "writes:$(back_of remap)"
+	remap remap add 800 8 || :
+	remap remap add 808 8 || :
+	block=$(remap remap list 800 | awk '$3 == 0 { print $1; exit }')
+	equal "one copy says where a block is, and the witness" mode=ro "$(remap_values remap mode)"
+}
+
+# unread_after_a_write WHAT COMMAND: writes the block, and looks for it after the first copy of its page could not be read while COMMAND
+# ran.
+unread_after_a_write() {
+	local before
+	check "it can be written" sectors write "$dev" "$block" 8 newer
+	before=$(remap remap list)
+	dmsetup remove remap
+	spare_fails reads:8:8
+	equal "dmremap dumps $1" "$before" "$(dmremap dump /dev/mapper/spare /dev/mapper/more | sed '1,/^relocations /d')"
+	"$2"
+	spare_fails
+	both
+	check "$1 is there when all is well" sectors holds "$dev" "$block" 8 newer
+	equal "the set is whole, with $1" mode=rw "$(remap_values remap mode)"
+	check "status and list agree on $1" agree remap
+	dmsetup remove remap
+}
+
+both_and_remove() {
+	both
+	check "it is there while the copy cannot be read" sectors holds "$dev" "$block" 8 newer
+	dmsetup remove remap
+}
+
+restore() {
+	# It says that it cannot read back what it has written.
+	dmremap repair /dev/mapper/spare /dev/mapper/more || :
+	spare_fails
+	equal "dmremap has written both copies" 0 "$(dmremap check --quiet /dev/mapper/spare /dev/mapper/more >/dev/null; echo $?)"
+}
+
+# back_of NAME: prints where the spare has the second copies of its pages, as failing takes it.
+back_of() {
+	local size data
+	size=$(blockdev --getsz /dev/spare_disk)
+	data=$(remap "$1" list | awk '$3 == 0 { print $4 }' | sort -n | head -n 1)
+	echo "$((size - data)):$data"
 }
 
 # in_doubt WHAT COMMAND...: COMMAND fails while the metadata cannot be had.
