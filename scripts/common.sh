@@ -231,11 +231,26 @@ in_toolchain() {
 }
 
 # host_cargo COMMAND ARGUMENT...: cargo for the crates that run on the host.  It takes other
-# crates from Debian's packages in the tool chain's chroot, never from a network.
+# crates from Debian's packages in the tool chain's chroot, never from a network, and in a new
+# checkout starts from those that prepare-crates has compiled.
 host_cargo() {
+	[[ -d $TOP/build/host ]] || locked "crates-$(checkout_lock)" take_crates
 	in_toolchain env CARGO_TARGET_DIR="$TOP/build/host" cargo "$1" --offline \
 		--config 'source.crates-io.replace-with="debian"' \
 		--config 'source.debian.directory="/usr/share/cargo/registry"' "${@:2}"
+}
+
+# take_crates: the part of host_cargo that gives the checkout what prepare-crates has compiled.
+take_crates() {
+	local crates
+	[[ -d $TOP/build/host ]] || {
+		crates=$("$TOP/scripts/prepare-crates")
+		make_complete "$TOP/build/host" copy_crates "$crates"
+	}
+}
+
+copy_crates() {
+	cp -a --reflink=auto "$2/." "$1"
 }
 
 # kernel_make KERNEL ARGUMENT...: make in the source of the kernel KERNEL (a folder
