@@ -77,6 +77,9 @@ const SECTION_BLOCKS: usize = 128;
 /// does a suspend. One block that cannot be read may take longer than this all by itself.
 const SECTION_TIME: Delta = Delta::from_millis(200);
 
+/// For how long no block is healed after one that stayed as it was: whoever reads it again and again would have that tried as often.
+const HEAL_PAUSE: Delta = Delta::from_millis(60_000);
+
 /// What the relocator owns. The mutex around it is what "the one writer" means elsewhere.
 pub(crate) struct Relocator {
     /// Whether blocks may be moved: from `preresume` to `postsuspend`.
@@ -91,6 +94,8 @@ pub(crate) struct Relocator {
     pending: DeferredList,
     /// Room for the jobs of the worker, which must not wait for memory: requests wait for it.
     jobs: KVec<Job>,
+    /// When a block was healed last that stayed as it was.
+    healed_in_vain: Option<Instant<Monotonic>>,
 }
 
 impl Relocator {
@@ -104,6 +109,7 @@ impl Relocator {
             other: Buffer::new(bytes)?,
             pending: DeferredList::new(),
             jobs: KVec::with_capacity(SECTION_BLOCKS, GFP_KERNEL)?,
+            healed_in_vain: None,
         })
     }
 }
@@ -1152,8 +1158,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Saves the unreadable sectors of a block as far as they can be read at once.
+    /// Saves the unreadable sectors of a block as far as they can be read at once, unless that was in vain for a block just now.
     fn heal(&mut self, block: Block) -> Result {
+        let last = self.relocator.healed_in_vain;
+        if last.is_some_and(|last| last.elapsed() < HEAL_PAUSE) {
+            return Ok(());
+        }
         self.check_wanted()?;
         self.check_writable()?;
         let relocated = self
@@ -1162,10 +1172,17 @@ impl Session<'_> {
         if relocated.is_none() {
             return Ok(());
         }
-        match self.mark_to_add(block, None, Cause::Read)? {
-            Some(job) => self.relocate(&mut [job]),
-            None => Ok(()),
+        let Some(job) = self.mark_to_add(block, None, Cause::Read)? else {
+            return Ok(());
+        };
+        let mut jobs = [job];
+        let result = self.relocate(&mut jobs);
+        let changed = jobs.iter().any(|job| !job.stays() && job.is_change());
+        // After a suspend that has ended it, it may do.
+        if !changed && result != Err(EBUSY) {
+            self.relocator.healed_in_vain = Some(Instant::now());
         }
+        result
     }
 }
 

@@ -246,9 +246,27 @@ bad_for_healing() {
 	check "its place does not take it" within 60 logged 'spare 0 is failing'
 	remap remap sync
 	equal "the block is not driven out for that" "$((place + 2))" "$(spare_sector remap 1106)"
+	check "which is not tried again for each read" reads_write_little 1104 200
 	spare_fails
 	check "and nothing of it is lost" sectors holds "$dev" 1104 8 old
 	dmsetup remove remap
+}
+
+# reads_write_little SECTOR COUNT: so many reads of the sector make far fewer writes to the
+# spare, which may be tried to be written once a minute.
+reads_write_little() {
+	local disk before writes minutes=$((SECONDS / 60)) i
+	disk=$(dmsetup info -c --noheadings -o blkdevname spare)
+	before=$(writes_of "$disk")
+	[[ $before -gt 0 ]] || return 1
+	for ((i = 0; i < $2; i++)); do
+		sectors holds "$dev" "$1" 1 old || return 1
+	done
+	remap remap sync
+	writes=$(($(writes_of "$disk") - before))
+	minutes=$((SECONDS / 60 + 1 - minutes))
+	echo "$writes writes in less than $minutes minutes"
+	[[ $writes -le $((10 * minutes)) ]]
 }
 
 # One of three spares is gone for a while, with all that is on it.  The third one came when
