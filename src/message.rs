@@ -8,6 +8,7 @@ use crate::dm::text::Words;
 use crate::health;
 use crate::relocator;
 use crate::relocator::For;
+use crate::relocator::Seen;
 use crate::remap::listing;
 use crate::remap::message::check_on_device;
 use crate::remap::message::Message;
@@ -174,6 +175,9 @@ fn lookup(this: &Live<Remap>, sector: Sector, reply: &mut Text<'_>) -> Result {
 }
 
 /// The message `list`.
+///
+/// Between two rounds blocks may move. Each round goes on behind the last block of the one before, so every block is there
+/// once at most, and in order.
 fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Result {
     let table = active_table(this)?;
     let mut next = table.block_size.block_of(from);
@@ -181,8 +185,10 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
     let mut left = max;
     let entries = KVec::from_elem(Entry::default(), LIST_BLOCKS, GFP_KERNEL);
     let mut entries = said(this, "list", entries.map_err(Error::from))?;
-    let _relocator = said(this, "list", relocator::lock(this, For::Message))?;
-    while let Some(first) = next.filter(|first| *first <= last) {
+    let round = || {
+        let Some(first) = next else {
+            return Ok(Seen::All);
+        };
         let found = listing::blocks_in_range(
             &table.hold_index(),
             &table.spares,
@@ -196,34 +202,45 @@ fn list(this: &Live<Remap>, from: Sector, max: u64, reply: &mut Text<'_>) -> Res
         };
         for entry in found {
             if left == 0 || reply.is_full() {
-                return Ok(());
+                return Ok(Seen::All);
             }
             left -= 1;
-            let Some(record) = table.spares.record(entry.slot) else {
-                continue;
-            };
-            let sector = table.block_size.first_sector(entry.block);
-            let sectors = table.block_size.sectors_of(entry.block, table.main);
-            let spare = entry.slot.spare();
-            let shown = sector.0.saturating_add(this.begin());
-            write!(reply, "{shown} {} {} ", sectors.0, spare.get())?;
-            let data = table.spares.data_start(spare);
-            match data
-                .and_then(|d| d.checked_add(table.block_size.slot_offset(entry.slot.number())))
-            {
-                Some(place) => write!(reply, "{}", place.0)?,
-                None => reply.write_str("-")?,
-            }
-            writeln!(
-                reply,
-                " {:x} {} {}",
-                record.live.0,
-                record.cause.name(),
-                record.time.0
-            )?;
+            write_line(this, table, entry, reply)?;
         }
+        Ok(match next {
+            Some(next) if next <= last && left > 0 => Seen::Part,
+            _ => Seen::All,
+        })
+    };
+    said(
+        this,
+        "list",
+        relocator::in_rounds(this, For::Message, round),
+    )
+}
+
+/// Writes what `list` says of a block.
+fn write_line(
+    this: &Live<Remap>,
+    table: &Table,
+    entry: &Entry,
+    reply: &mut Text<'_>,
+) -> core::fmt::Result {
+    let Some(record) = table.spares.record(entry.slot) else {
+        return Ok(());
+    };
+    let sector = table.block_size.first_sector(entry.block);
+    let sectors = table.block_size.sectors_of(entry.block, table.main);
+    let spare = entry.slot.spare();
+    let shown = sector.0.saturating_add(this.begin());
+    write!(reply, "{shown} {} {} ", sectors.0, spare.get())?;
+    let offset = table.block_size.slot_offset(entry.slot.number());
+    match (table.spares.data_start(spare)).and_then(|start| start.checked_add(offset)) {
+        Some(place) => write!(reply, "{}", place.0)?,
+        None => reply.write_str("-")?,
     }
-    Ok(())
+    let (live, cause, time) = (record.live.0, record.cause.name(), record.time.0);
+    writeln!(reply, " {live:x} {cause} {time}")
 }
 
 /// The message `set`.

@@ -319,6 +319,39 @@ pub(crate) fn lock(this: &Live<Remap>, whom: For) -> Result<Guarded<'_>> {
     result
 }
 
+/// Keeps the relocator from working while `round` looks at the table, again and again until that says that it has seen all.
+///
+/// # Errors
+///
+/// Those of `round`; between two rounds also those of [`check_wanted`], unless the device is suspended: then nobody waits.
+pub(crate) fn in_rounds(
+    this: &Live<Remap>,
+    whom: For,
+    mut round: impl FnMut() -> Result<Seen>,
+) -> Result {
+    loop {
+        let relocator = lock(this, whom)?;
+        let running = relocator.running;
+        let seen = round()?;
+        drop(relocator);
+        if seen == Seen::All {
+            return Ok(());
+        }
+        give_way(this);
+        match check_wanted(this, whom) {
+            Err(error) if error == EBUSY && !running => {}
+            wanted => wanted?,
+        }
+    }
+}
+
+/// How much somebody who looks at the table has seen of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Part,
+    All,
+}
+
 /// Ends a long operation between two sections when somebody wants it to.
 ///
 /// # Errors

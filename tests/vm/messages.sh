@@ -272,6 +272,9 @@ long_lists() {
 	equal "list has no more blocks than wanted" 1 "$(remap remap list 0 1 | wc -l)"
 	equal "list ends with the last block" 2 "$(remap remap list 12998 100 | wc -l)"
 	said "list behind the last block says nothing" '' list 13000
+	dmsetup suspend remap
+	said "a long list is the same while the device is suspended" "$list" list
+	dmsetup resume remap
 	remap remap remove 0 16384
 	said "remove brings them all back" '' list
 	equal "status counts them" 'used=0 relocated=12000 removed=12000' "$(remap_values remap used relocated removed)"
