@@ -977,6 +977,7 @@ impl Live<Remap> {
             _ => false,
         };
         wanted
+            && ended.had_sectors()
             && tag.0 & (Tag::DEAD | Tag::UNCOUNTED) == 0
             && Fault::of(ended.status().errno()) != Fault::Elsewhere
             && self.is_automatic()

@@ -37,6 +37,13 @@ pub(crate) struct Position {
     operation: bindings::blk_opf_t,
 }
 
+impl Position {
+    /// The number of sectors, 0 for a flush.
+    pub(crate) const fn sectors(&self) -> u32 {
+        self.iter.bi_size >> 9
+    }
+}
+
 /// A bio that this module may read and change.
 ///
 /// The one-machine-word `tag` is `bi_private`, which belongs to whoever has set `bi_end_io`; device mapper

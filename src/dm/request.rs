@@ -621,6 +621,15 @@ impl<'r> Ended<'r> {
         self.bio.operation()
     }
 
+    /// Whether it was for any sectors when it was sent: its driver may have taken the flag from a flush that tells it from a write.
+    pub(crate) fn had_sectors(&self) -> bool {
+        // SAFETY: By the type invariant.
+        let saved = unsafe { saved(&self.bio) };
+        // SAFETY: By the type invariant it was written.
+        let Saved { position, .. } = unsafe { saved.read() };
+        position.sectors() > 0
+    }
+
     /// Whether it was a guess at what will be wanted, which nobody waits for.
     pub(crate) fn is_readahead(&self) -> bool {
         self.bio.is_readahead()

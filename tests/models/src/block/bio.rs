@@ -26,6 +26,12 @@ pub(crate) struct Position {
     sectors: u32,
 }
 
+impl Position {
+    pub(crate) const fn sectors(&self) -> u32 {
+        self.sectors
+    }
+}
+
 pub(crate) struct Bio(NonNull<bio>);
 
 impl Bio {
