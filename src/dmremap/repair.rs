@@ -174,6 +174,7 @@ impl<'a> Update<'a> {
         self.copy_superblocks()?;
         self.copy_slot_pages()?;
         self.flush_all()?;
+        self.try_superblocks()?;
         self.begin_fresh()?;
         self.update_superblocks()?;
         for (index, member) in members(self.existing) {
@@ -231,6 +232,26 @@ impl<'a> Update<'a> {
                     }
                 }
                 Page::Witness(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the superblocks as they are, before any of them counts a spare that is being added: one that cannot be written
+    /// must be found while the set can be used without that.
+    fn try_superblocks(&self) -> Result<(), Failure> {
+        if self.existing.added.is_none() {
+            return Ok(());
+        }
+        for (index, member) in members(self.existing) {
+            if let Member::Ready {
+                superblock, choice, ..
+            } = member
+            {
+                let page = self.writer.spare(index)?.superblock_page(choice.newest);
+                let page = page.ok_or_else(|| unreadable(index))?;
+                let place = |end| Some(superblock.layout.superblock(end));
+                self.writer.write_both(index, place, &page)?;
             }
         }
         Ok(())

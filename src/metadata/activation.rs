@@ -781,6 +781,9 @@ impl<'a> Activation<'a> {
     ) -> Result {
         let this = self.this;
         let members = || metadata_spares(existing);
+        if existing.added.is_some() {
+            self.try_superblocks(existing)?;
+        }
         for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {
                 metadata.write_superblock(this, spare, |_| {})?;
@@ -827,6 +830,36 @@ impl<'a> Activation<'a> {
             }
         }
         self.raise_marks(metadata)
+    }
+
+    /// Writes the superblocks of a set as they are, so that a spare that takes no writes is found before any other one counts
+    /// a new spare: the set could be used neither with that nor without it.
+    fn try_superblocks(&mut self, existing: &Existing<'_>) -> Result {
+        for (spare, member) in metadata_spares(existing) {
+            let assembly::Member::Ready { superblock, .. } = member else {
+                continue;
+            };
+            let subject = Subject::Superblock;
+            let name = Name {
+                uuid: existing.set.uuid,
+                spare,
+                subject,
+            };
+            // Both copies are the same by now.
+            for end in [End::Front, End::Back] {
+                let (from, to) = (end.other(), end);
+                let place = |end| superblock.layout.superblock(end);
+                self.copy_page(&name, place(from), place(to))
+                    .inspect_err(|_| {
+                        pr_err!(
+                            "{}: {} does not take its superblock: no spare is added\n",
+                            self.this.log_name(),
+                            format_args!("{spare}")
+                        );
+                    })?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives a spare that joins the set the witness pages of the spare before it.

@@ -29,6 +29,7 @@ main() {
 	cut_and_kept
 	bad_for_healing
 	spare_gone
+	adding_beside_a_failing_one
 	in_doubt_and_gone
 	one_page_bad
 	pages_bad
@@ -303,6 +304,33 @@ one_is_gone() {
 	equal "no block moves away from a spare that is gone, as that would lose all it holds" \
 		"$1" "$(remap remap list)"
 	matches "health says so" '^health=(replace|critical)$' "$(remap_values remap health)"
+}
+
+# A spare is added while another one takes no writes, and then that is gone.
+adding_beside_a_failing_one() {
+	local before here
+	blkdiscard -f -z /dev/third
+	activate_two
+	relocate 0 64 new
+	here=$(remap remap list | awk '$3 == 0 { print $1; exit }')
+	dmsetup remove remap
+	before=$(contents /dev/spare_disk /dev/more_disk /dev/third)
+	for place in writes:0:8 writes:8184:8; do
+		more_fails "$place"
+		mark_log
+		refused "no spare is added while another one fails ($place)" all_three
+		expect_log "the log says why ($place)" 'spare 1 does not take its superblock: no spare is added'
+		dmsetup remove remap || true
+		equal "nothing has changed ($place)" "$before" "$(contents /dev/spare_disk /dev/more_disk /dev/third)"
+	done
+	check "the set can be used without the new one" both
+	equal "as before" 'mode=rw spares=2/2' "$(remap_values remap mode spares)"
+	dmsetup remove remap
+	more_fails all:0:8192
+	dmsetup create remap --table '0 16384 remap /dev/mapper/main 2 /dev/mapper/spare -'
+	check "and without the one that failed" sectors holds "$dev" "$here" 8 new
+	dmsetup remove remap
+	more_fails
 }
 
 # Nobody knows whether a block was brought back, as the page that says so can be neither written nor read,
