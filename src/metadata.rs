@@ -456,8 +456,17 @@ impl Metadata {
         Ok(PageCount(wanted).min(superblock.layout.slot_pages()))
     }
 
-    /// Makes slot pages ready up to `mark`: first their witness pages, then they themselves.
+    /// Makes slot pages ready up to `mark`, and before they count their witness pages.
     fn raise_mark(&mut self, this: &Live<Remap>, spare: SpareIndex, mark: PageCount) -> Result {
+        // A new spare that does not take its own ones can be replaced, as long as its witness has no mark.
+        let old = self.member(spare)?.superblock;
+        for end in [End::Front, End::Back] {
+            for page in mark.pages().filter(|page| !old.slot_mark.contains(*page)) {
+                let place = old.layout.slot_page(page, end).ok_or(EINVAL)?;
+                self.write_empty(this, spare, Subject::Slots(page), spare, place.0)?;
+            }
+        }
+        this.spare_device(spare).ok_or(ENXIO)?.flush()?;
         if let Some(witness) = self.witness(spare) {
             let old = self.member(witness)?.superblock;
             if old.witness_mark < mark {
@@ -472,14 +481,6 @@ impl Metadata {
                 self.write_superblock(this, witness, |superblock| superblock.witness_mark = mark)?;
             }
         }
-        let old = self.member(spare)?.superblock;
-        for end in [End::Front, End::Back] {
-            for page in mark.pages().filter(|page| !old.slot_mark.contains(*page)) {
-                let place = old.layout.slot_page(page, end).ok_or(EINVAL)?;
-                self.write_empty(this, spare, Subject::Slots(page), spare, place.0)?;
-            }
-        }
-        this.spare_device(spare).ok_or(ENXIO)?.flush()?;
         let member = self.member(spare)?;
         member.sequence = member.sequence.max(Some(Sequence::FIRST));
         member.reserve(mark, GFP_ATOMIC | __GFP_NOWARN)?;

@@ -13,7 +13,8 @@ compared with what was promised:
  - a block is relocated or not as the last message that was answered has left it;
  - an option has the value to which it was set;
  - no two blocks share a place;
- - with a spare missing all of that holds for what is not on it, and nothing is out of date.
+ - with a spare missing all of that holds for what is not on it, and nothing is out of date;
+ - a spare that is being added may be replaced by a blank one.
 
 One of these states is what the next round of work begins with, so that the repairs of an
 activation are recorded, and interrupted, too.
@@ -55,7 +56,7 @@ class Crashes:
         self.media = replay.media
         self.model = model
         self.chance = chance
-        self.points = self.combinations = self.degraded = 0
+        self.points = self.combinations = self.degraded = self.replaced = 0
         self.seen = {}
         self.compared = set()
         self.verified = set()
@@ -95,15 +96,30 @@ class Crashes:
         self.verify(state, most)
         seen = self.compare(state, most)
         if len(self.model.spares) > 1:
-            try:
-                self.compare(state, min(self.model.spares))
-            except Refused:
-                # What says how many there are is on some of the disks by now.
-                pass
+            self.check_growing(state)
         elif most > 1 and self.model.made and not state.tears_witness():
             self.compare(state, most, state.mark % most)
         if seen.wrote and self.model.made:
             self.choose(state)
+
+    def check_growing(self, state):
+        """What says how many spares there are is on all of the disks, on some or on none."""
+        few, many = sorted(self.model.spares)
+        counted = not self.is_taken(state, few)
+        if not state.tears_witness():
+            missing = state.mark % few
+            if not any([self.is_taken(state, spares, missing) for spares in (few, many)]):
+                raise Wrong(f'without spare {missing} the set is refused with {few} spares and with {many}')
+        # Until the new one is about to be used.
+        self.replaced += counted and self.is_taken(state.with_blank(self.replay.slices[many]), many)
+
+    def is_taken(self, state, spares, missing=None):
+        """Whether a set is activated, in which all is well then."""
+        try:
+            self.compare(state, spares, missing)
+        except Refused:
+            return False
+        return True
 
     def verify(self, state, spares):
         """Compares what the tool says of a state with what an activation does."""
@@ -264,6 +280,10 @@ def main_loop(options):
         crashes.run(events, notes)
         counts = crashes.points, crashes.combinations, crashes.degraded, replay.activations
         totals = list(map(sum, zip(totals, counts)))
+        if grow:
+            print(f'# {crashes.replaced} times a blank spare was taken for the one that was being added')
+            if not crashes.replaced:
+                raise Wrong('no spare that was being added can be replaced')
         print('# {} crash points, {} states, {} of them with a spare missing; {} activations'.format(*counts))
         if turn == options.rounds - 1:
             crashes.doctored()

@@ -130,6 +130,9 @@ class State:
             self.mark ^= other
             self.pages ^= other * is_page(write)
 
+    def with_blank(self, part):
+        """The same with a disk, which is these sectors, as it was at the beginning."""
+        return State(self.media, self.written | dict.fromkeys(part, 0))
 
     def tears_witness(self):
         """Whether there is a part of a witness page.  There is one copy of it, so a spare that is lost in the

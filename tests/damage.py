@@ -731,8 +731,14 @@ def interrupted(scene):
     for index, spare in enumerate(scene.spares):
         damage = [(spare, scene.superblock(end), state('initialising', 1, spare) if end else bytes(PAGE))
                   for end in (FRONT, BACK)]
-        case(f'{scene.name}: a read-only table finishes nothing on spare {index}', scene.refused, damage,
-             ['is not initialised, which a read-only table cannot do'], read_only=True)
+        if len(scene.spares) == 1:
+            case(f'{scene.name}: a read-only table finishes nothing on spare {index}', scene.refused, damage,
+                 ['is not initialised, which a read-only table cannot do'], read_only=True)
+            continue
+        for read_only in False, True:
+            case(f'{scene.name}: spare {index} is not begun anew when the others know that it was used'
+                 f'{", nor read-only" if read_only else ""}', scene.refused, damage,
+                 [f'spare {index} contradicts another spare of its set'], read_only=read_only)
 
 
 def finishes(scene, damage):

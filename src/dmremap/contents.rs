@@ -23,7 +23,6 @@ use crate::remap::slot_page::Extent;
 use crate::remap::slot_page::Lifetime;
 use crate::remap::slot_page::SlotEntry;
 use crate::remap::superblock::Set;
-use crate::remap::superblock::State;
 use crate::remap::superblock::Superblock;
 use crate::remap::units::Block;
 use crate::remap::units::Slot;
@@ -196,8 +195,14 @@ impl Contents {
                 page,
                 by,
             };
-            if let Err(damage) = witnessed.read(set) {
-                self.repair_witness(&witnessed, &damage);
+            match witnessed.read(set) {
+                Err(damage) => self.repair_witness(&witnessed, &damage),
+                Ok((_, sequence)) if sequence > Sequence::FIRST => {
+                    // So it is not the spare that was used.
+                    self.find(Exit::Damaged, None, Refusal::Contradiction(index));
+                    return;
+                }
+                Ok(_) => {}
             }
         }
     }
@@ -323,9 +328,8 @@ fn members<'a>(spares: &'a Spares, set: &'a Set) -> impl Iterator<Item = Member<
     spares.present().filter_map(|(index, spare)| {
         let superblock = spare.superblock()?;
         let size = usable_size(spare.device.sectors());
-        let is_member = superblock.set.uuid == set.uuid
-            && superblock.state == State::Ready
-            && superblock.layout.parts().spare_sectors == size;
+        let is_member =
+            superblock.set.uuid == set.uuid && superblock.layout.parts().spare_sectors == size;
         is_member.then_some(Member {
             index,
             spare,

@@ -177,8 +177,8 @@ impl<'a> Update<'a> {
         self.try_superblocks()?;
         self.begin_fresh()?;
         self.update_superblocks()?;
-        for (index, member) in members(self.existing) {
-            if matches!(member, Member::Fresh(_)) {
+        for index in self.writer.indexes() {
+            if self.writer.superblock(index).state == State::Initialising {
                 self.writer
                     .write_superblock(index, |superblock| superblock.state = State::Ready)?;
             }

@@ -16,10 +16,14 @@ use crate::remap::assembly::Refusal;
 use crate::remap::geometry::FIRST_MARK;
 use crate::remap::page::Choice;
 use crate::remap::superblock::Set;
+use crate::remap::superblock::State;
 use crate::remap::superblock::Superblock;
 use crate::remap::units::Sectors;
 use crate::remap::units::SpareIndex;
 use crate::spares::Spares;
+
+/// What there is to say of a spare that is not ready.
+const NOT_READY: &str = "it has not been added to the set to the end";
 
 /// All that can be found out about some spares by reading them.
 pub struct Survey<'a> {
@@ -117,8 +121,7 @@ impl<'a> Survey<'a> {
                     self.find(Exit::Failed, Some(index), what.into());
                 }
                 Member::Fresh(_) => {
-                    let what = "it has not been added to the set to the end";
-                    self.find(Exit::Mendable, Some(index), what.into());
+                    self.find(Exit::Mendable, Some(index), NOT_READY.into());
                 }
                 Member::Ready {
                     superblock,
@@ -127,7 +130,10 @@ impl<'a> Survey<'a> {
                 } => {
                     self.examine_superblock(index, choice);
                     if *behind {
-                        let what = "its superblock is behind that of another spare";
+                        let what = match superblock.state {
+                            State::Initialising => NOT_READY,
+                            State::Ready => "its superblock is behind that of another spare",
+                        };
                         self.find(Exit::Mendable, Some(index), what.into());
                     }
                     self.examine_marks(existing, index, superblock);

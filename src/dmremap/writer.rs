@@ -169,8 +169,16 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes slot pages ready up to `mark`: first their witness pages, then they themselves.
+    /// Makes slot pages ready up to `mark`, and before they count their witness pages.
     fn raise_mark(&mut self, index: SpareIndex, mark: PageCount) -> Result<(), Failure> {
+        let old = *self.superblock(index);
+        for end in [End::Front, End::Back] {
+            for page in mark.pages().filter(|page| !old.slot_mark.contains(*page)) {
+                let empty = self.empty(index, Subject::Slots(page));
+                self.write(index, old.layout.slot_page(page, end), &empty)?;
+            }
+        }
+        self.flush(index)?;
         if let Some(witness) = self.witness_of(index) {
             let old = *self.superblock(witness);
             if old.witness_mark < mark {
@@ -185,14 +193,6 @@ impl<'a> Writer<'a> {
                 self.write_superblock(witness, |superblock| superblock.witness_mark = mark)?;
             }
         }
-        let old = *self.superblock(index);
-        for end in [End::Front, End::Back] {
-            for page in mark.pages().filter(|page| !old.slot_mark.contains(*page)) {
-                let empty = self.empty(index, Subject::Slots(page));
-                self.write(index, old.layout.slot_page(page, end), &empty)?;
-            }
-        }
-        self.flush(index)?;
         self.write_superblock(index, |superblock| superblock.slot_mark = mark)
     }
 

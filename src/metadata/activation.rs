@@ -328,7 +328,10 @@ impl<'a> Activation<'a> {
                     self.load_from_witness(&mut metadata, &table, spare, *witness)?;
                 }
                 assembly::Member::Fresh(_) => {}
-                assembly::Member::Ready { .. } => self.load(&mut metadata, &table, spare)?,
+                assembly::Member::Ready { .. } => {
+                    self.load(&mut metadata, &table, spare)?;
+                    self.check_beyond_mark(&mut metadata, spare)?;
+                }
             }
         }
         self.make_index(&table)?;
@@ -447,6 +450,34 @@ impl<'a> Activation<'a> {
                 let sequence = self.load_page(metadata, table, spare, page, at, both)?;
                 let member = metadata.member(spare)?;
                 member.sequence = member.sequence.max(Some(sequence));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a spare when its witness has pages that were in use, but that spare never had: it is not the one that was used.
+    fn check_beyond_mark(&mut self, metadata: &mut Metadata, spare: SpareIndex) -> Result {
+        let mark = metadata.member(spare)?.superblock.slot_mark;
+        let Some(witness) = metadata.witness(spare) else {
+            return Ok(());
+        };
+        let Ok(superblock) = metadata.member(witness).map(|member| member.superblock) else {
+            return Ok(());
+        };
+        let beyond = |page: &PageNumber| !mark.contains(*page);
+        // There is none, unless the making of these pages was interrupted.
+        for page in superblock.witness_mark.pages().filter(beyond) {
+            let name = Name {
+                uuid: metadata.set.uuid,
+                spare,
+                subject: Subject::Witness(page),
+            };
+            let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
+            let read = read_page(self.device(witness)?, place.0, &mut self.front);
+            let bytes = nth_page(&self.front, 0).filter(|_| read.is_ok());
+            let sequence = bytes.and_then(|bytes| examine(bytes, &name, metadata).ok());
+            if sequence > Some(Sequence::FIRST) {
+                return Err(refuse(self.this, Refusal::Contradiction(spare)));
             }
         }
         Ok(())
@@ -801,8 +832,8 @@ impl<'a> Activation<'a> {
                 })?;
             }
         }
-        for (spare, member) in members() {
-            if matches!(member, assembly::Member::Fresh(_)) {
+        for spare in existing.set.spares.spares() {
+            if metadata.member(spare)?.superblock.state == State::Initialising {
                 metadata
                     .write_superblock(this, spare, |superblock| superblock.state = State::Ready)?;
             }

@@ -11,6 +11,7 @@ use core::fmt;
 use super::geometry::plan_set;
 use super::geometry::usable_size;
 use super::geometry::Layout;
+use super::geometry::PageCount;
 use super::geometry::SpareCount;
 use super::identity::MainId;
 use super::identity::Uuid;
@@ -81,13 +82,16 @@ pub enum Member<'a> {
     /// number above [`Assembly::sequence`], as every other one does.
     Fresh(Layout),
     /// It is a member of the set.
+    ///
+    /// It may be [`State::Initialising`] still, and then holds no block: all that is left is to
+    /// make it ready, or nothing is to be written at the moment.
     Ready {
         /// What its superblock says.
         superblock: &'a Superblock,
         /// Which copy of it counts.
         choice: &'a Choice,
-        /// Whether it says something else of the set than [`Existing::set`], so that it must be
-        /// written again.
+        /// Whether it is not ready, or says something else of the set than [`Existing::set`], so
+        /// that it must be written again.
         behind: bool,
     },
 }
@@ -581,6 +585,8 @@ fn assemble_existing<'a>(
             return Err(Refusal::MainId(set.main_id));
         }
     }
+    // Nothing is written then, so what was begun cannot be finished.
+    let as_it_is = wanted.read_only || indexed(places).any(|(_, place)| is_missing(place));
     let mut members = [None; MAX_SPARES];
     for ((spare, place), member) in indexed(places).zip(&mut members) {
         *member = Some(if added == Some(spare) {
@@ -593,7 +599,7 @@ fn assemble_existing<'a>(
             };
             Member::Fresh(plan_added(spare, size, found, places, &mut set)?)
         } else {
-            existing_member(spare, place, places, &set, stored)?
+            existing_member(spare, place, places, &mut set, as_it_is)?
         });
     }
     // A spare that is to be added is counted now, so every other one is behind.
@@ -602,7 +608,7 @@ fn assemble_existing<'a>(
             superblock, behind, ..
         } = member
         {
-            *behind = superblock.set != set;
+            *behind = superblock.set != set || superblock.state == State::Initialising;
         }
     }
     check_complete(&members, wanted)?;
@@ -618,18 +624,24 @@ fn assemble_existing<'a>(
     })
 }
 
-/// What `spare` is, which the set counts as one of its `stored` spares.
+/// Whether the spare is missing.
+fn is_missing(place: &Place<'_>) -> bool {
+    matches!(place, Place::Missing)
+}
+
+/// What `spare` is, which `set` counts; `as_it_is` when nothing may be written.
 fn existing_member<'a>(
     spare: SpareIndex,
     place: &Place<'a>,
     places: &[Place<'a>],
-    set: &Set,
-    stored: SpareCount,
+    set: &mut Set,
+    as_it_is: bool,
 ) -> Result<Member<'a>, Refusal> {
     let slots = set.slots_of.get(spare.get()).copied().unwrap_or_default();
     match *place {
         Place::Missing => {
-            let witness = stored
+            let witness = set
+                .spares
                 .witness_of(spare)
                 .ok_or(Refusal::MissingUnknown(spare))?;
             match places.get(witness.get()) {
@@ -645,28 +657,98 @@ fn existing_member<'a>(
             ..
         } => Err(Refusal::Unusable(spare, *unusable)),
         Place::Device {
+            size,
+            found: Ok(None),
+        } if replaceable(spare, places, set) => {
+            Ok(Member::Fresh(plan_last(spare, size, places, set)?))
+        }
+        Place::Device {
             found: Ok(None), ..
         } => Err(Refusal::Lost(spare)),
         Place::Device {
-            found: Ok(Some(Found {
-                superblock, choice, ..
-            })),
-            ..
+            size,
+            found: Ok(Some(found)),
         } => {
+            let superblock = &found.superblock;
             check_same_set(spare, superblock, set)?;
-            if superblock.layout.slots() != slots || superblock.set.spares > stored {
+            if superblock.set.spares > set.spares {
                 return Err(Refusal::Contradiction(spare));
             }
-            Ok(match superblock.state {
-                State::Initialising => Member::Fresh(superblock.layout),
-                State::Ready => Member::Ready {
-                    superblock,
-                    choice,
-                    behind: false,
-                },
-            })
+            if superblock.state == State::Initialising {
+                return begun_member(spare, size, found, places, set, as_it_is);
+            }
+            if superblock.layout.slots() != slots {
+                return Err(Refusal::Contradiction(spare));
+            }
+            Ok(ready(found))
         }
     }
+}
+
+/// A member that stays what it is.
+const fn ready(found: &Found) -> Member<'_> {
+    Member::Ready {
+        superblock: &found.superblock,
+        choice: &found.choice,
+        behind: false,
+    }
+}
+
+/// What `spare` is, which `set` counts, but of which only the beginning was `found`.
+fn begun_member<'a>(
+    spare: SpareIndex,
+    size: Sectors,
+    found: &'a Found,
+    places: &[Place<'_>],
+    set: &mut Set,
+    as_it_is: bool,
+) -> Result<Member<'a>, Refusal> {
+    let superblock = &found.superblock;
+    // With marks it is not the spare that its witness knows, but one that was given up.
+    let used = was_used(spare, places, set).unwrap_or(false);
+    if used || superblock.slot_mark != PageCount::ZERO {
+        return Err(Refusal::Contradiction(spare));
+    }
+    let counted = set.slots_of.get_mut(spare.get());
+    let counted = counted.ok_or(Refusal::Contradiction(spare))?;
+    let slots = superblock.layout.slots();
+    if *counted != slots {
+        *counted = slots;
+        // It is in the place of one with another size, and not all know that.
+        if !replaceable(spare, places, set) {
+            return Err(Refusal::Contradiction(spare));
+        }
+        if !as_it_is {
+            return Ok(Member::Fresh(plan_last(spare, size, places, set)?));
+        }
+    }
+    // Its witness pages are complete when there is a mark, and are what the slot pages are, as
+    // nobody has changed a set since that counts a spare which is not ready.
+    if as_it_is || superblock.witness_mark != PageCount::ZERO {
+        return Ok(ready(found));
+    }
+    Ok(Member::Fresh(superblock.layout))
+}
+
+/// Whether slots of `spare`, which `set` counts, may ever have been used; [`None`] when the spare
+/// is not there that keeps the witness of it.
+///
+/// A spare takes no block before its witness has a mark in both copies of the superblock, and that
+/// goes back only when a spare is added behind this one.
+fn was_used(spare: SpareIndex, places: &[Place<'_>], set: &Set) -> Option<bool> {
+    let witness = set.spares.witness_of(spare)?;
+    let Some((_, superblock)) = superblocks(places).find(|(other, _)| *other == witness) else {
+        // One that holds nothing proves nothing.
+        return matches!(places.get(witness.get()), Some(Place::Device { .. })).then_some(true);
+    };
+    Some(superblock.set.spares != set.spares || superblock.witness_mark != PageCount::ZERO)
+}
+
+/// Whether a spare that holds nothing may take the place of `spare`, which `set` counts: it is the
+/// last one, and no block was ever on it.
+fn replaceable(spare: SpareIndex, places: &[Place<'_>], set: &Set) -> bool {
+    let last = set.spares.spares().last();
+    last == Some(spare) && was_used(spare, places, set) == Some(false)
 }
 
 /// Plans `spare`, the last of `places`, as a further one of `set`, and counts it there.
@@ -692,40 +774,64 @@ fn plan_added(
             stored: set.spares,
         });
     }
-    if let Some((missing, _)) = indexed(places).find(|(_, place)| matches!(place, Place::Missing)) {
+    if let Some((missing, _)) = indexed(places).find(|(_, place)| is_missing(place)) {
         return Err(Refusal::MissingWhileFresh {
             missing,
             fresh: spare,
         });
     }
+    set.spares = SpareCount::new(places.len()).ok_or(contradiction)?;
+    plan_last(spare, size, places, set)
+}
+
+/// Plans `spare`, the last of `places`, behind the other ones, and gives `set` its slots.
+fn plan_last(
+    spare: SpareIndex,
+    size: Sectors,
+    places: &[Place<'_>],
+    set: &mut Set,
+) -> Result<Layout, Refusal> {
+    let contradiction = Refusal::Contradiction(spare);
     let mut members = superblocks(places).filter(|(other, _)| *other != spare);
     let first = members.next().ok_or(contradiction)?.1;
     let before = members.last().map_or(first, |(_, superblock)| superblock);
     let layout =
         Layout::plan_added(size, &before.layout, &first.layout).ok_or(Refusal::TooSmall(spare))?;
-    set.spares = SpareCount::new(places.len()).ok_or(contradiction)?;
     *set.slots_of.get_mut(spare.get()).ok_or(contradiction)? = layout.slots();
     Ok(layout)
 }
 
 /// Checks that nothing has to be written that must not be: to a read-only table, or while a spare
-/// is missing.
+/// is missing. The spare that knows what a missing one holds must have all of that.
 fn check_complete(
     members: &[Option<Member<'_>>; MAX_SPARES],
     wanted: &Wanted,
 ) -> Result<(), Refusal> {
-    let find = |wanted: fn(&Member<'_>) -> bool| {
-        let at = members
-            .iter()
-            .position(|member| member.as_ref().is_some_and(wanted))?;
-        SpareIndex::new(at)
+    let members = || {
+        let members = members.iter().flatten().enumerate();
+        members.filter_map(|(at, member)| Some((SpareIndex::new(at)?, member)))
     };
-    let missing = find(|member| matches!(member, Member::Missing { .. }));
-    match (find(|member| matches!(member, Member::Fresh(_))), missing) {
-        (Some(fresh), _) if wanted.read_only => Err(Refusal::ReadOnly(fresh)),
-        (Some(fresh), Some(missing)) => Err(Refusal::MissingWhileFresh { missing, fresh }),
-        _ => Ok(()),
+    let fresh = members().find(|(_, member)| matches!(member, Member::Fresh(_)));
+    if let Some((fresh, _)) = fresh.filter(|_| wanted.read_only) {
+        return Err(Refusal::ReadOnly(fresh));
     }
+    for (missing, member) in members() {
+        let Member::Missing { witness, .. } = member else {
+            continue;
+        };
+        let knows_nothing = |(spare, member): &(SpareIndex, &Member<'_>)| {
+            let Member::Ready { superblock, .. } = member else {
+                return false;
+            };
+            spare == witness
+                && superblock.state == State::Initialising
+                && superblock.witness_mark == PageCount::ZERO
+        };
+        if let Some((fresh, _)) = fresh.or_else(|| members().find(knows_nothing)) {
+            return Err(Refusal::MissingWhileFresh { missing, fresh });
+        }
+    }
+    Ok(())
 }
 
 /// Checks that each spare has room for the witness pages of the one before it.

@@ -16,9 +16,11 @@ main() {
 	null_disk spare_disk 4
 	null_disk more_disk 4
 	null_disk third 4
+	null_disk fourth 4
 	failing_disk main "$main_disk"
 	failing_disk spare /dev/spare_disk
 	failing_disk more /dev/more_disk
+	failing_disk new /dev/third
 	activate
 	bad_for_reading
 	bad_for_writing
@@ -30,6 +32,7 @@ main() {
 	bad_for_healing
 	spare_gone
 	adding_beside_a_failing_one
+	adding_a_failing_one
 	in_doubt_and_gone
 	one_page_bad
 	pages_bad
@@ -58,9 +61,10 @@ both() {
 		"0 16384 remap /dev/mapper/main 2 /dev/mapper/spare /dev/mapper/more 2 block_size 8"
 }
 
-all_three() {
-	dmsetup create remap --table \
-		"0 16384 remap /dev/mapper/main 3 /dev/mapper/spare /dev/mapper/more /dev/third"
+all_three() { with_third /dev/mapper/new; }
+
+with_third() {
+	dmsetup create remap --table "0 16384 remap /dev/mapper/main 3 /dev/mapper/spare /dev/mapper/more $1"
 }
 
 again() {
@@ -331,6 +335,36 @@ adding_beside_a_failing_one() {
 	check "and without the one that failed" sectors holds "$dev" "$here" 8 new
 	dmsetup remove remap
 	more_fails
+}
+
+# A spare is added that does not take its slot pages.
+adding_a_failing_one() {
+	local before
+	blkdiscard -f -z /dev/third
+	activate_two
+	relocate 0 64 new
+	before=$(remap remap list)
+	dmsetup remove remap
+	failing new /dev/third writes:8:8
+	refused "a spare that takes no slot pages is not added" all_three
+	dmsetup remove remap || true
+	all_three
+	equal "what is on the others is there with it" "$before" "$(remap remap list)"
+	dmsetup remove remap
+	check "another one can take its place" with_third /dev/fourth
+	equal "as a member of the set" 'mode=rw spares=3/3' "$(remap_values remap mode spares)"
+	equal "that has every block where it was" "$before" "$(remap remap list)"
+	relocate 1024 256 newer
+	check "and takes blocks" test -n "$(remap remap list | awk '$3 == 2')"
+	dmsetup remove remap
+	failing new /dev/third
+	mark_log
+	refused "the first one does not come back" all_three
+	expect_log "as it never had the blocks" 'spare 2 contradicts another spare of its set'
+	dmsetup remove remap || true
+	with_third /dev/fourth
+	check "and has what it had" sectors holds "$dev" 1024 256 newer
+	dmsetup remove remap
 }
 
 # Nobody knows whether a block was brought back, as the page that says so can be neither written nor read,

@@ -9,6 +9,7 @@ use crate::images::record;
 use crate::images::Images;
 use crate::images::MAIN;
 use dm_remap_host::remap::geometry::End;
+use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::PAGE_BYTES;
 use dm_remap_host::remap::superblock::State;
 use rustix::fs::flock;
@@ -130,6 +131,22 @@ fn a_missing_spare_is_known_by_its_witness() {
 }
 
 #[test]
+fn a_missing_spare_is_known_by_one_that_is_almost_added() {
+    let mut images = Images::with_blocks(3);
+    images.almost_added();
+    check(&images, 1, "3 of 3 spares, 40 blocks relocated");
+    images.paths.remove(1);
+    check(&images, 1, "2 of 3 spares, 40 blocks relocated");
+}
+
+#[test]
+fn a_spare_that_never_had_what_its_witness_knows_is_damage() {
+    let images = Images::with_blocks(3);
+    images.change_superblock(2, |superblock| superblock.slot_mark = PageCount::ZERO);
+    check(&images, 4, "spare 2 contradicts another spare of its set");
+}
+
+#[test]
 fn a_spare_without_its_witness_is_not_enough() {
     let mut images = Images::with_blocks(3);
     images.paths.truncate(1);
@@ -139,7 +156,13 @@ fn a_spare_without_its_witness_is_not_enough() {
 #[test]
 fn a_set_that_was_not_made_to_the_end_is_mendable() {
     let images = Images::formatted(2);
-    images.change_superblock(1, |superblock| superblock.state = State::Initialising);
+    images.change_superblock(1, |superblock| {
+        superblock.state = State::Initialising;
+        superblock.slot_mark = PageCount::ZERO;
+        superblock.witness_mark = PageCount::ZERO;
+    });
+    check(&images, 4, "spare 1 contradicts another spare of its set");
+    images.change_superblock(0, |superblock| superblock.witness_mark = PageCount::ZERO);
     check(&images, 1, "not been added");
     images.change_superblock(0, |superblock| superblock.state = State::Initialising);
     check(&images, 1, "was not made to the end");

@@ -6,6 +6,7 @@ use dm_remap_host::crc32c::crc32c;
 use dm_remap_host::remap::geometry::superblock_place;
 use dm_remap_host::remap::geometry::End;
 use dm_remap_host::remap::geometry::EntryIndex;
+use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::PageNumber;
 use dm_remap_host::remap::geometry::PAGE_BYTES;
 use dm_remap_host::remap::page::check;
@@ -17,6 +18,7 @@ use dm_remap_host::remap::page::Subject;
 use dm_remap_host::remap::records::Record;
 use dm_remap_host::remap::slot_page;
 use dm_remap_host::remap::slot_page::SlotEntry;
+use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::units::Block;
 use dm_remap_host::remap::units::Cause;
@@ -171,6 +173,15 @@ impl Images {
         for end in [End::Front, End::Back] {
             self.write(spare, self.superblock_place(end), &page);
         }
+    }
+
+    /// Makes the last spare one that is counted by all others, and knows what the one before it holds, but is not ready.
+    pub fn almost_added(&self) {
+        self.change_superblock(0, |superblock| superblock.witness_mark = PageCount::ZERO);
+        self.change_superblock(self.paths.len() - 1, |superblock| {
+            superblock.state = State::Initialising;
+            superblock.slot_mark = PageCount::ZERO;
+        });
     }
 
     /// Where a copy of a slot page is.

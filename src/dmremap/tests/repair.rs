@@ -242,10 +242,20 @@ fn what_is_no_set_is_refused() {
 
 #[test]
 fn a_set_that_was_not_made_to_the_end_is_made() {
-    let initialising = |superblock: &mut Superblock| superblock.state = State::Initialising;
+    let unmarked = |superblock: &mut Superblock| {
+        superblock.slot_mark = PageCount::ZERO;
+        superblock.witness_mark = PageCount::ZERO;
+    };
+    let initialising = |superblock: &mut Superblock| {
+        superblock.state = State::Initialising;
+        unmarked(superblock);
+    };
     let images = Images::formatted(3);
     let uuid = images.superblock(0).0.set.uuid;
     // The last spare is still to become ready.
+    for spare in 0..2 {
+        images.change_superblock(spare, unmarked);
+    }
     images.change_superblock(2, initialising);
     repairs(&images);
     // None is.
@@ -298,6 +308,14 @@ fn a_spare_that_was_not_added_to_the_end_is_added() {
         repairs(&images);
         assert_eq!(images.superblock(0).0.set.spares.get(), 2);
     }
+}
+
+#[test]
+fn a_spare_that_was_almost_added_becomes_ready() {
+    let images = Images::with_blocks(3);
+    images.almost_added();
+    repairs(&images);
+    assert_eq!(images.superblock(2).0.state, State::Ready);
 }
 
 #[test]

@@ -12,11 +12,13 @@ use dm_remap_host::remap::assembly::Place;
 use dm_remap_host::remap::assembly::Refusal;
 use dm_remap_host::remap::assembly::Wanted;
 use dm_remap_host::remap::geometry::Layout;
+use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::SpareCount;
 use dm_remap_host::remap::identity::MainId;
 use dm_remap_host::remap::options::Options;
 use dm_remap_host::remap::options::ScanInterval;
 use dm_remap_host::remap::page::Page;
+use dm_remap_host::remap::page::Sequence;
 use dm_remap_host::remap::superblock::read;
 use dm_remap_host::remap::superblock::Found;
 use dm_remap_host::remap::superblock::State;
@@ -73,6 +75,13 @@ fn unchanged(_: usize, _: &mut Superblock) {}
 
 fn begun(superblock: &mut Superblock) {
     superblock.state = State::Initialising;
+}
+
+/// As a spare is that may have blocks.
+fn used(_: usize, superblock: &mut Superblock) {
+    superblock.slot_mark = PageCount(1);
+    superblock.witness_mark = PageCount(1);
+    superblock.sequence = sequence(2);
 }
 
 fn places(readings: &[Reading]) -> Vec<Place<'_>> {
@@ -371,9 +380,197 @@ fn another_main_is_refused_by_its_name() {
 
 #[test]
 fn a_spare_that_lost_its_contents_is_not_initialised_again() {
-    let mut readings = healthy(2, unchanged);
+    let mut readings = healthy(2, used);
     readings[1] = Ok(None);
     refused(&places(&readings), &WANTED, Refusal::Lost(index(1)));
+    readings = healthy(2, used);
+    readings[0] = Ok(None);
+    refused(&places(&readings), &WANTED, Refusal::Lost(index(0)));
+}
+
+/// Three spares, of which the last one is counted by all, but not ready, or not even begun.
+fn almost_three() -> Vec<Reading> {
+    let mut readings = healthy(3, |spare, it| {
+        used(spare, it);
+        if spare == 0 {
+            it.witness_mark = PageCount::ZERO;
+        }
+    });
+    readings[2] = Ok(None);
+    readings
+}
+
+#[test]
+fn the_last_spare_may_be_replaced_before_it_is_used() {
+    let layouts = layouts(&[SPARE; 3]);
+    let large = Sectors(SPARE.0 * 2);
+    let planned = |size| Layout::plan_added(size, &layouts[1], &layouts[0]).unwrap();
+    for size in [SPARE, large] {
+        let readings = almost_three();
+        let mut places = places(&readings);
+        places[2] = Place::Device {
+            size,
+            found: &readings[2],
+        };
+        let assembled = existing(&places, &WANTED);
+        assert_eq!(assembled.members[2], Some(Member::Fresh(planned(size))));
+        assert_eq!(assembled.set.slots_of[2], planned(size).slots());
+        assert_eq!((assembled.added, assembled.set.spares), (None, count(3)));
+        let others = assembled.members[..2].iter().flatten();
+        let behind = others.map(|it| matches!(it, Member::Ready { behind: true, .. }));
+        // All must know how large it is.
+        let differs = planned(size).slots() != layouts[2].slots();
+        assert!(behind.eq([differs; 2]), "{assembled:?}");
+    }
+
+    // The same again when only the first step was made with it.
+    let mut readings = almost_three();
+    let mut with_large = layouts.clone();
+    with_large[2] = planned(large);
+    readings[2] = found(superblock(&with_large, 2), begun);
+    let mut places_now = places(&readings);
+    places_now[2] = Place::Device {
+        size: large,
+        found: &readings[2],
+    };
+    let assembled = existing(&places_now, &WANTED);
+    assert_eq!(assembled.members[2], Some(Member::Fresh(planned(large))));
+
+    // Nothing is written without another one, so nothing of it can be known.
+    let (missing, fresh) = (index(1), index(2));
+    let readings = almost_three();
+    let mut places_now = places(&readings);
+    places_now[1] = Place::Missing;
+    let reason = Refusal::MissingWhileFresh { missing, fresh };
+    refused(&places_now, &WANTED, reason);
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&readings), &wanted, Refusal::ReadOnly(fresh));
+    // One that is too small for it.
+    let mut places_now = places(&readings);
+    places_now[2] = Place::Device {
+        size: Sectors(64),
+        found: &readings[2],
+    };
+    refused(&places_now, &WANTED, Refusal::TooSmall(index(2)));
+}
+
+#[test]
+fn a_spare_that_may_be_in_use_is_not_replaced() {
+    let three = layouts(&[SPARE; 3]);
+    let readings = |change: fn(&mut Superblock)| {
+        let mut readings = almost_three();
+        readings[0] = found(superblock(&three, 0), |it| {
+            used(0, it);
+            it.witness_mark = PageCount::ZERO;
+            change(it);
+        });
+        readings
+    };
+    // Its witness has a mark.
+    let marked = readings(|it| it.witness_mark = PageCount(1));
+    refused(&places(&marked), &WANTED, Refusal::Lost(index(2)));
+    // What is on the first spare is not about the third one.
+    let old = readings(|it| {
+        it.set = set(&layouts(&[SPARE; 2]));
+        it.sequence = Sequence::FIRST;
+    });
+    refused(&places(&old), &WANTED, Refusal::Lost(index(2)));
+    // Not the last one, although nothing was on that either.
+    let mut second = healthy(3, |spare, it| {
+        used(spare, it);
+        if spare == 2 {
+            it.witness_mark = PageCount::ZERO;
+        }
+    });
+    second[1] = Ok(None);
+    refused(&places(&second), &WANTED, Refusal::Lost(index(1)));
+
+    // Nor may one come back that was given up before it was ready.
+    let mut returned = marked;
+    returned[2] = found(superblock(&three, 2), begun);
+    let contradiction = Refusal::Contradiction(index(2));
+    refused(&places(&returned), &WANTED, contradiction);
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&returned), &wanted, contradiction);
+    returned[2] = found(superblock(&three, 2), |it| {
+        begun(it);
+        it.witness_mark = PageCount(1);
+    });
+    refused(&places(&returned), &WANTED, contradiction);
+    // Nor when the one that knows it is new itself.
+    let mut both = almost_three();
+    both[1] = found(superblock(&three, 1), begun);
+    refused(&places(&both), &WANTED, Refusal::Contradiction(index(1)));
+    // One that holds nothing has no slot pages.
+    returned[0] = almost_three()[0];
+    returned[2] = found(superblock(&three, 2), |it| {
+        begun(it);
+        it.slot_mark = PageCount(1);
+    });
+    refused(&places(&returned), &WANTED, contradiction);
+}
+
+#[test]
+fn a_spare_that_is_almost_added_is_a_witness() {
+    let three = layouts(&[SPARE; 3]);
+    let readings = |mark: u32| {
+        let mut readings = almost_three();
+        readings[2] = found(superblock(&three, 2), |it| {
+            begun(it);
+            it.witness_mark = PageCount(mark);
+        });
+        readings
+    };
+    // Its witness pages are there, so there is no need to begin anew.
+    let begun = readings(1);
+    let assembled = existing(&places(&begun), &WANTED);
+    let Some(Member::Ready {
+        superblock,
+        behind: true,
+        ..
+    }) = assembled.members[2]
+    else {
+        panic!("it is a member: {assembled:?}");
+    };
+    assert_eq!(superblock.witness_mark, PageCount(1));
+    let none = readings(0);
+    let assembled = existing(&places(&none), &WANTED);
+    assert_eq!(assembled.members[2], Some(Member::Fresh(three[2])));
+
+    // Meanwhile each of the others may be missing.
+    for missing in 0..2 {
+        let mut places_now = places(&begun);
+        places_now[missing] = Place::Missing;
+        let assembled = existing(&places_now, &WANTED);
+        let witness = index(missing + 1);
+        let slots = three[missing].slots();
+        assert_eq!(
+            assembled.members[missing],
+            Some(Member::Missing { slots, witness })
+        );
+        assert!(matches!(assembled.members[2], Some(Member::Ready { .. })));
+    }
+    // But not one of which it does not know what it holds.
+    let mut places_now = places(&none);
+    places_now[1] = Place::Missing;
+    let (missing, fresh) = (index(1), index(2));
+    let reason = Refusal::MissingWhileFresh { missing, fresh };
+    refused(&places_now, &WANTED, reason);
+    places_now = places(&none);
+    places_now[0] = Place::Missing;
+    existing(&places_now, &WANTED);
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    existing(&places(&none), &wanted);
+    existing(&places(&begun), &wanted);
 }
 
 #[test]
@@ -464,6 +661,11 @@ fn an_interrupted_initialisation_is_repeated() {
     let half = [healthy(2, |_, it| begun(it))[0], Ok(None)];
     let set = new(&places(&half), &WANTED);
     assert_eq!((set.uuid, set.sequence), (Some(uuid(1)), Some(sequence(1))));
+    let wanted = Wanted {
+        read_only: true,
+        ..WANTED
+    };
+    refused(&places(&half), &wanted, Refusal::ReadOnly(index(0)));
 
     // The first spare alone is not the set that was meant.
     let (given, stored) = (count(1), count(2));
@@ -485,11 +687,6 @@ fn an_interrupted_initialisation_is_repeated() {
     assert_eq!(assembled.added, None);
 
     let fresh = index(1);
-    let wanted = Wanted {
-        read_only: true,
-        ..WANTED
-    };
-    refused(&places(&mixed), &wanted, Refusal::ReadOnly(fresh));
     let missing = index(0);
     let mixed = healthy(3, |spare, it| {
         if spare == 1 {
@@ -649,14 +846,25 @@ proptest! {
         let mut missing = false;
         for (spare, (member, place)) in members.into_iter().zip(&places).enumerate() {
             match member {
-                Member::Missing { slots, .. } => {
+                Member::Missing { slots, witness } => {
                     missing = true;
                     prop_assert!(matches!(place, Place::Missing));
                     prop_assert_eq!(*slots, assembled.set.slots_of[spare]);
+                    let Some(Member::Ready { superblock, .. }) = assembled.members[witness.get()] else {
+                        panic!("nobody knows what the missing one holds");
+                    };
+                    prop_assert!(superblock.state == State::Ready || superblock.witness_mark.0 > 0);
                 }
                 Member::Fresh(layout) => {
                     fresh = true;
                     prop_assert_eq!(layout.slots(), assembled.set.slots_of[spare]);
+                    if assembled.added != Some(index(spare)) {
+                        // Nothing was ever there.
+                        let witness = assembled.set.spares.witness_of(index(spare)).unwrap();
+                        let witness = readings[witness.get()].unwrap().unwrap().unwrap().superblock;
+                        prop_assert_eq!(witness.witness_mark, PageCount::ZERO);
+                        prop_assert_eq!(witness.set.spares, assembled.set.spares);
+                    }
                 }
                 Member::Ready { superblock, .. } => {
                     prop_assert_eq!(superblock.spare, index(spare));
@@ -681,6 +889,7 @@ struct Hostile {
     spares: Option<usize>,
     sequence: u64,
     uuid: u8,
+    marks: [bool; 2],
 }
 
 fn any_spare() -> impl Strategy<Value = Option<Hostile>> {
@@ -691,15 +900,20 @@ fn any_spare() -> impl Strategy<Value = Option<Hostile>> {
         prop::option::weighted(0.3, 1usize..=4),
         1u64..4,
         prop_oneof![20 => Just(1u8), 1 => Just(2u8)],
+        any::<[bool; 2]>(),
     );
-    let hostile = hostile.prop_map(|(blank, ready, spare, spares, sequence, uuid)| Hostile {
-        blank,
-        ready,
-        spare,
-        spares,
-        sequence,
-        uuid,
-    });
+    let hostile =
+        hostile.prop_map(
+            |(blank, ready, spare, spares, sequence, uuid, marks)| Hostile {
+                blank,
+                ready,
+                spare,
+                spares,
+                sequence,
+                uuid,
+                marks,
+            },
+        );
     prop::option::weighted(0.9, hostile)
 }
 
@@ -714,6 +928,8 @@ impl Hostile {
         found(superblock(&layouts[..spares], spare), |it| {
             it.sequence = sequence(self.sequence);
             it.set.uuid = uuid(self.uuid);
+            let [slots, witness] = self.marks.map(|mark| PageCount(mark.into()));
+            (it.slot_mark, it.witness_mark) = (slots, witness);
             if !self.ready {
                 begun(it);
             }

@@ -40,8 +40,11 @@ use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::superblock::Unusable;
 use dm_remap_host::remap::units::Block;
+use dm_remap_host::remap::units::BlockSize;
 use dm_remap_host::remap::units::Cause;
 use dm_remap_host::remap::units::LiveMask;
+use dm_remap_host::remap::units::Sectors;
+use dm_remap_host::remap::units::SpareIndex;
 use dm_remap_host::remap::units::SpareSector;
 use dm_remap_host::remap::units::UnixTime;
 use proptest::prelude::*;
@@ -62,13 +65,23 @@ const SECTOR: usize = 512;
 type Sector = [u8; SECTOR];
 
 /// A disk with a volatile cache.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Disk {
+    size: Sectors,
     stable: BTreeMap<u64, Sector>,
     cached: Vec<(u64, Sector)>,
 }
 
 impl Disk {
+    /// A disk that is all zero.
+    fn blank(size: Sectors) -> Self {
+        Self {
+            size,
+            stable: BTreeMap::new(),
+            cached: Vec::new(),
+        }
+    }
+
     fn write(&mut self, place: SpareSector, page: &Page) {
         for (sector, bytes) in (place.0..).zip(page.chunks_exact(SECTOR)) {
             self.cached
@@ -188,8 +201,18 @@ fn complete(existing: &Existing<'_>, disks: &[Disk]) -> Vec<Step> {
         sequence: existing.sequence.get(),
     };
     let members = || existing.members.iter().flatten().enumerate();
-    let mut fresh_ones = Vec::new();
+    let mut unready = Vec::new();
     let mut steps = Vec::new();
+    for (spare, member) in members() {
+        let Member::Ready { superblock, .. } = member else {
+            continue;
+        };
+        if existing.added.is_some() {
+            let places = ENDS.map(|end| superblock.layout.superblock(end));
+            let page = newest_superblock(&disks[spare]);
+            steps.extend(one_page(spare, places, page));
+        }
+    }
     for (spare, member) in members() {
         let Member::Fresh(layout) = member else {
             continue;
@@ -215,7 +238,7 @@ fn complete(existing: &Existing<'_>, disks: &[Disk]) -> Vec<Step> {
             steps.push(Step::Flush(spare));
             steps.extend(writer.superblock(superblock));
         }
-        fresh_ones.push(superblock);
+        unready.push(superblock);
     }
     for (spare, member) in members() {
         if let Member::Ready {
@@ -230,13 +253,31 @@ fn complete(existing: &Existing<'_>, disks: &[Disk]) -> Vec<Step> {
             }
             superblock.set = existing.set;
             steps.extend(writer.superblock(superblock));
+            if superblock.state == State::Initialising {
+                unready.push(superblock);
+            }
         }
     }
-    for mut superblock in fresh_ones {
+    for mut superblock in unready {
         superblock.state = State::Ready;
         steps.extend(writer.superblock(superblock));
     }
     steps
+}
+
+/// The superblock page that counts, as a reader finds it.
+fn newest_superblock(disk: &Disk) -> Page {
+    let [front, back] = ENDS.map(|end| disk.read(superblock_place(disk.size, end).unwrap()));
+    let found = read(Some(&front), Some(&back), crc32c);
+    match found
+        .expect("it is usable")
+        .expect("it is not blank")
+        .choice
+        .newest
+    {
+        End::Front => front,
+        End::Back => back,
+    }
 }
 
 fn renamed(mut page: Page, of: &Superblock, subject: Subject, sequence: Sequence) -> Page {
@@ -270,31 +311,36 @@ type Reading = Result<Option<Found>, Unusable>;
 
 fn read_disks(disks: &[Disk]) -> Vec<Reading> {
     let read = |disk: &Disk| {
-        let [front, back] = ENDS.map(|end| disk.read(superblock_place(SPARE, end).unwrap()));
+        let [front, back] = ENDS.map(|end| disk.read(superblock_place(disk.size, end).unwrap()));
         read(Some(&front), Some(&back), crc32c)
     };
     disks.iter().map(read).collect()
 }
 
-fn assembled(readings: &[Reading]) -> Assembly<'_> {
-    let places: Vec<Place<'_>> = readings
-        .iter()
-        .map(|found| Place::Device { size: SPARE, found })
-        .collect();
-    let wanted = Wanted {
-        main_sectors: MAIN,
-        default_block_size: block_size(8),
-        block_size: None,
-        main_id: None,
-        uuid: None,
-        read_only: false,
+fn places<'a>(readings: &'a [Reading], disks: &[Disk]) -> Vec<Place<'a>> {
+    let place = |(found, disk): (&'a Reading, &Disk)| Place::Device {
+        size: disk.size,
+        found,
     };
-    assemble(&places, &wanted).unwrap_or_else(|refusal| panic!("{refusal}"))
+    readings.iter().zip(disks).map(place).collect()
+}
+
+const WANTED: Wanted = Wanted {
+    main_sectors: MAIN,
+    default_block_size: BlockSize::DEFAULT,
+    block_size: None,
+    main_id: None,
+    uuid: None,
+    read_only: false,
+};
+
+fn assembled<'a>(readings: &'a [Reading], disks: &[Disk]) -> Assembly<'a> {
+    assemble(&places(readings, disks), &WANTED).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
 /// The steps that are left for whoever finds these disks, and whether the set is in use.
 fn steps_left(disks: &[Disk]) -> Vec<Step> {
-    match assembled(&read_disks(disks)) {
+    match assembled(&read_disks(disks), disks) {
         Assembly::New(new) => make_set(&new),
         Assembly::Existing(existing) => complete(&existing, disks),
     }
@@ -302,14 +348,14 @@ fn steps_left(disks: &[Disk]) -> Vec<Step> {
 
 /// A set of `count` spares, completely made.
 fn made(count: usize) -> Vec<Disk> {
-    let mut disks = vec![Disk::default(); count];
+    let mut disks = vec![Disk::blank(SPARE); count];
     let steps = steps_left(&disks);
     run(&mut disks, &steps);
     disks
 }
 
 fn is_complete(disks: &[Disk]) -> bool {
-    match assembled(&read_disks(disks)) {
+    match assembled(&read_disks(disks), disks) {
         Assembly::New(_) => false,
         Assembly::Existing(existing) => existing
             .members
@@ -319,30 +365,45 @@ fn is_complete(disks: &[Disk]) -> bool {
     }
 }
 
-/// A slot page of spare 0 with `blocks` in its first slots, written completely, and the mark.
-fn use_slots(disks: &mut [Disk], blocks: &[u32]) {
+/// A slot page of spare `spare` with `blocks` in its first slots, written completely after its
+/// witness page, and the marks.
+fn use_slots(disks: &mut [Disk], spare: usize, blocks: &[u32]) {
     let readings = read_disks(disks);
-    let Assembly::Existing(existing) = assembled(&readings) else {
+    let Assembly::Existing(existing) = assembled(&readings, disks) else {
         panic!("the set was made");
     };
-    let Some(Member::Ready { superblock, .. }) = existing.members[0] else {
-        panic!("the set was made");
+    let superblock = |spare: SpareIndex| match existing.members[spare.get()] {
+        Some(Member::Ready { superblock, .. }) => *superblock,
+        _ => panic!("the set was made"),
     };
-    let mut superblock = *superblock;
+    let mut writer = Writer {
+        sequence: existing.sequence.get(),
+    };
+    let mut own = superblock(index(spare));
     let mut page = BLANK;
     for (at, block) in EntryIndex::all().zip(blocks) {
         set_entry(&mut page, at, in_use(*block));
     }
     let number = PageNumber::FIRST;
-    let page = renamed(page, &superblock, Subject::Slots(number), Sequence::FIRST);
-    let places = ENDS.map(|end| superblock.layout.slot_page(number, end).unwrap());
-    superblock.slot_mark = PageCount(1);
-    let mut steps = one_page(0, places, page);
-    let mut writer = Writer {
-        sequence: existing.sequence.get(),
-    };
-    steps.extend(writer.superblock(superblock));
-    run(disks, &steps);
+    if let Some(witness) = existing.set.spares.witness_of(own.spare) {
+        let mut superblock = superblock(witness);
+        let page = renamed(page, &own, Subject::Witness(number), Sequence::FIRST);
+        let place = superblock.layout.witness_page(number).unwrap();
+        superblock.witness_mark = PageCount(1);
+        run(
+            disks,
+            &[
+                Step::Write(witness.get(), place, page.into()),
+                Step::Flush(witness.get()),
+            ],
+        );
+        run(disks, &writer.superblock(superblock));
+    }
+    let page = renamed(page, &own, Subject::Slots(number), Sequence::FIRST);
+    let places = ENDS.map(|end| own.layout.slot_page(number, end).unwrap());
+    own.slot_mark = PageCount(1);
+    run(disks, &one_page(spare, places, page));
+    run(disks, &writer.superblock(own));
 }
 
 fn in_use(block: u32) -> SlotEntry {
@@ -386,7 +447,7 @@ proptest! {
             renamed(page, &superblock, Subject::Slots(number), sequence(version.into()))
         };
 
-        let mut disks = vec![Disk::default()];
+        let mut disks = vec![Disk::blank(SPARE)];
         let mut acknowledged = 1;
         run(&mut disks, &one_page(0, places, page(1)));
         for cut in cuts {
@@ -437,12 +498,8 @@ proptest! {
         for cut in cuts {
             let next = acknowledged + 1;
             run_until(&mut disks, &steps(next), cut, random);
-            let [front, back] = ENDS.map(|end| disks[0].read(superblock_place(SPARE, end).unwrap()));
-            let found = read(Some(&front), Some(&back), crc32c).expect("it is usable").expect("it is no blank one");
-            let page = match found.choice.newest {
-                End::Front => front,
-                End::Back => back,
-            };
+            let found = read_disks(&disks)[0].expect("it is usable").expect("it is not blank");
+            let page = newest_superblock(&disks[0]);
             let version = found.superblock.set.progress.passes as u8;
             prop_assert!(version == next || version == acknowledged && cut < 2);
             prop_assert!(page[512..1024] == [version; 512]);
@@ -465,7 +522,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
     ) {
         let random = &mut TestRng::from_seed(prop::test_runner::RngAlgorithm::ChaCha, &seed);
-        let mut disks = vec![Disk::default(); count];
+        let mut disks = vec![Disk::blank(SPARE); count];
         for cut in cuts {
             let steps = steps_left(&disks);
             run_until(&mut disks, &steps, cut % (steps.len() + 1), random);
@@ -478,23 +535,34 @@ proptest! {
         prop_assert!(is_complete(&disks));
     }
 
-    /// So may the adding of a spare: the blocks of the set stay what they are, and the witness of
-    /// the last spare is complete before the new one is a member.
+    /// So may the adding of a spare: the blocks of the set stay what they are, and what one spare
+    /// holds is known without it. The new one may be given up for another one meanwhile.
     #[test]
     fn an_interrupted_adding_loses_nothing(
         count in 1usize..=3,
         blocks in prop::collection::vec(0u32..1000, 1..20),
-        cuts in prop::collection::vec(0usize..64, 0..6),
+        cuts in prop::collection::vec((0usize..64, prop::option::weighted(0.2, 1u64..4)), 0..6),
         seed in any::<[u8; 32]>(),
     ) {
         let random = &mut TestRng::from_seed(prop::test_runner::RngAlgorithm::ChaCha, &seed);
         let mut disks = made(count);
-        use_slots(&mut disks, &blocks);
-        disks.push(Disk::default());
-        for cut in cuts {
+        for spare in 0..count {
+            use_slots(&mut disks, spare, &blocks);
+        }
+        disks.push(Disk::blank(SPARE));
+        let mut lost = false;
+        for (cut, another) in cuts {
             let steps = steps_left(&disks);
             run_until(&mut disks, &steps, cut % (steps.len() + 1), random);
             check_blocks(&disks, &blocks);
+            for missing in (0..count).filter(|_| count > 1 && !lost) {
+                check_blocks_without(&disks, missing, &blocks);
+            }
+            if let Some(size) = another {
+                disks[count] = Disk::blank(Sectors(SPARE.0 * size));
+                // With one spare more than that there is none that knows all.
+                lost = true;
+            }
         }
         let steps = steps_left(&disks);
         run(&mut disks, &steps);
@@ -514,6 +582,43 @@ proptest! {
             prop_assert_eq!(blocks_in(&page, &first), blocks);
         }
     }
+}
+
+/// Reads the blocks on a spare that is missing, as they are found with the spare that is being
+/// added or without that, and compares them.
+fn check_blocks_without(disks: &[Disk], missing: usize, blocks: &[u32]) {
+    let readings = read_disks(disks);
+    let mut known = false;
+    for given in [disks.len() - 1, disks.len()] {
+        let mut places = places(&readings, disks);
+        places[missing] = Place::Missing;
+        let Ok(assembly) = assemble(&places[..given], &WANTED) else {
+            continue;
+        };
+        let Assembly::Existing(existing) = assembly else {
+            panic!("the set was made");
+        };
+        let Some(Member::Missing { witness, .. }) = existing.members[missing] else {
+            panic!("the spare is missing");
+        };
+        let Some(Member::Ready { superblock, .. }) = existing.members[witness.get()] else {
+            panic!("its witness is there");
+        };
+        assert_eq!(superblock.witness_mark, PageCount(1));
+        let place = superblock.layout.witness_page(PageNumber::FIRST).unwrap();
+        let page = disks[witness.get()].read(place);
+        let mut of = *superblock;
+        of.spare = index(missing);
+        let name = Name {
+            uuid: of.set.uuid,
+            spare: of.spare,
+            subject: Subject::Witness(PageNumber::FIRST),
+        };
+        check(&page, &name, crc32c).expect("the witness page is good");
+        assert_eq!(blocks_in(&page, &of), blocks);
+        known = true;
+    }
+    assert!(known, "what spare {missing} holds is known to nobody");
 }
 
 /// Reads the blocks on spare 0 and compares them.
