@@ -200,10 +200,6 @@ impl Metadata {
             update,
         };
         let outcome = (self.commit_spare(&change, &slots)).unwrap_or(Outcome::NotMade);
-        if outcome == Outcome::NotMade && update == Update::Occupy {
-            // If that fails, too, two spares fail, and the next activation that may write brings the witness up to date.
-            let _ = self.restore_witness(&change, &mut pages_of(&slots));
-        }
         if matches!(outcome, Outcome::Durable | Outcome::OneCopy) {
             for page in pages_of(&slots) {
                 let moves = change.moves(&slots, page);
@@ -245,7 +241,7 @@ impl Metadata {
         let witness = self.witness(change.spare);
         if let Some(witness) = witness.filter(|_| change.update == Update::Occupy) {
             for page in pages() {
-                self.write_witness(change, slots, page, sequence, witness)?;
+                self.write_witness(change, slots, page, sequence, (witness, false))?;
             }
         }
         let front = self.write_copies(change, slots, pages(), sequence, End::Front);
@@ -262,16 +258,19 @@ impl Metadata {
             }
             (Err(_), Err(_)) => Outcome::InDoubt,
         };
-        // As long as the entries may be found on the spare, the witness must have them.
-        let freed =
-            change.update == Update::Free && matches!(outcome, Outcome::Durable | Outcome::OneCopy);
-        if let Some(witness) = witness.filter(|_| freed) {
+        // What only one copy has the witness says, too, so that it is not forgotten when that copy goes bad. What was freed it
+        // forgets; as long as the entries may be found on the spare, it must have them.
+        let alone = outcome == Outcome::OneCopy;
+        let freed = change.update == Update::Free && outcome == Outcome::Durable;
+        if let Some(witness) = witness.filter(|_| alone || freed) {
             // The witness may say more than the spare, but that must not last: no further change is made before the next
             // activation has brought it up to date.
-            let mut pages = pages();
-            let written = pages
-                .try_for_each(|page| self.write_witness(change, slots, page, sequence, witness));
-            if written.is_err() && outcome == Outcome::Durable {
+            let mut written = Ok(());
+            for page in pages() {
+                let page = self.write_witness(change, slots, page, sequence, (witness, alone));
+                written = written.and(page);
+            }
+            if written.is_err() {
                 return Ok(Outcome::OneCopy);
             }
         }
@@ -317,43 +316,6 @@ impl Metadata {
         Ok(check(page_in(&mut self.buffer)?, &name, crc32c))
     }
 
-    /// Has the witness say what the spare has in some pages, after a change of them was not made: a witness that is ahead counts
-    /// for a copy that cannot be read.
-    #[inline(never)]
-    fn restore_witness(
-        &mut self,
-        change: &Change<'_>,
-        pages: &mut dyn Iterator<Item = PageNumber>,
-    ) -> Result {
-        let spare = change.spare;
-        let Some(witness) = self.witness(spare) else {
-            return Ok(());
-        };
-        let device = change.this.spare_device(witness).ok_or(ENXIO)?;
-        let layout = self.member(witness)?.superblock.layout;
-        let sequence = next_sequence(self.member(spare)?.sequence)?;
-        self.member(spare)?.sequence = Some(sequence);
-        let mark = self.member(spare)?.superblock.slot_mark;
-        for page in pages.filter(|page| mark.contains(*page)) {
-            let mut good = |end| self.reread(change, page, end).ok()?.ok();
-            let (front, back) = (good(End::Front), good(End::Back));
-            let end = if front < back { End::Back } else { End::Front };
-            let good = self.reread(change, page, end)?;
-            if good.map_err(|_| EIO)? < front.max(back).ok_or(EIO)? {
-                return Err(EIO);
-            }
-            let name = Name {
-                uuid: self.set.uuid,
-                spare,
-                subject: Subject::Witness(page),
-            };
-            seal(page_in(&mut self.buffer)?, &name, sequence, crc32c);
-            let place = layout.witness_page(page).ok_or(EINVAL)?;
-            device.write_through(place.0, &mut self.buffer.sectors(0, PAGE)?)?;
-        }
-        Ok(())
-    }
-
     /// The spare that keeps the witness pages of `spare`.
     fn witness(&self, spare: SpareIndex) -> Option<SpareIndex> {
         self.set.spares.witness_of(spare)
@@ -381,19 +343,30 @@ impl Metadata {
         device.flush().and(written)
     }
 
-    /// Writes the witness page of a slot page so that it is stable when this returns.
+    /// Writes the witness page of a slot page so that it is stable when this returns; `alone` as for [`slot_page::set_alone`].
     fn write_witness<I: Iterator<Item = Changed>>(
         &mut self,
         change: &Change<'_>,
         slots: &impl Fn() -> I,
         page: PageNumber,
         sequence: Sequence,
-        witness: SpareIndex,
+        (witness, alone): (SpareIndex, bool),
     ) -> Result {
         let device = change.this.spare_device(witness).ok_or(ENXIO)?;
         let layout = self.member(witness)?.superblock.layout;
         let place = layout.witness_page(page).ok_or(EINVAL)?;
-        self.encode(change, slots, page, Subject::Witness(page), sequence)?;
+        let subject = Subject::Witness(page);
+        self.encode(change, slots, page, subject, sequence)?;
+        if alone {
+            let name = Name {
+                uuid: self.set.uuid,
+                spare: change.spare,
+                subject,
+            };
+            let page = page_in(&mut self.buffer)?;
+            slot_page::set_alone(page, true);
+            seal(page, &name, sequence, crc32c);
+        }
         device.write_through(place.0, &mut self.buffer.sectors(0, PAGE)?)
     }
 

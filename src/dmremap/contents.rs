@@ -11,6 +11,8 @@ use crate::remap::geometry::usable_size;
 use crate::remap::geometry::End;
 use crate::remap::geometry::PageNumber;
 use crate::remap::page::choose;
+use crate::remap::page::BothBad;
+use crate::remap::page::Choice;
 use crate::remap::page::Damage;
 use crate::remap::page::Name;
 use crate::remap::page::Other;
@@ -51,8 +53,8 @@ pub struct Finding {
 pub enum Repair {
     /// The copy at this end, from the other one.
     SlotPage(SpareIndex, PageNumber, End),
-    /// Both copies, that at this end first, from the witness page.
-    FromWitness(SpareIndex, PageNumber, End),
+    /// Both copies, and the witness page itself, from the witness page.
+    FromWitness(SpareIndex, PageNumber),
     /// The witness page of this page of this spare, from that.
     Witness(SpareIndex, PageNumber),
 }
@@ -139,9 +141,28 @@ impl Contents {
                     .ok()
             };
             let (front, back) = (read(End::Front), read(End::Back));
-            let choice = match choose(front.as_ref(), back.as_ref(), |page| {
+            let choice = choose(front.as_ref(), back.as_ref(), |page| {
                 examine(page, &name, set)
-            }) {
+            });
+            let witnessed = witness.filter(|by| by.superblock.witness_mark.contains(page));
+            let witnessed = witnessed.map(|by| Witnessed {
+                spare: index,
+                page,
+                by,
+            });
+            if let Some(lone) = witnessed.as_ref().and_then(|it| it.lone(set, &choice)) {
+                self.repairs.push(Repair::FromWitness(index, page));
+                let what = format!(
+                    "what the copies of slot page {} say is older than its witness page",
+                    page.get()
+                );
+                self.find(Exit::Mendable, index, what);
+                self.saw(index, lone.1);
+                self.read_entries(set, index, page, &lone.0);
+                bar.inc(1);
+                continue;
+            }
+            let choice = match choice {
                 Ok(choice) => choice,
                 Err(bad) => {
                     let what = format!("slot page {} cannot be used: {bad}", page.get());
@@ -149,40 +170,23 @@ impl Contents {
                     continue;
                 }
             };
-            let witnessed = witness.filter(|by| by.superblock.witness_mark.contains(page));
-            let witnessed = witnessed.map(|by| Witnessed {
-                spare: index,
-                page,
-                by,
-            });
-            let theirs = witnessed.as_ref().and_then(|it| it.read(set).ok());
-            let newer = theirs.filter(|(_, sequence)| choice.is_outdone_by(*sequence));
-            let outdone = newer.is_some();
-            let (newest, sequence) = match (newer, choice.newest) {
-                (Some((page, sequence)), _) => (Some(page), sequence),
-                (None, End::Front) => (front, choice.sequence),
-                (None, End::Back) => (back, choice.sequence),
+            let newest = match choice.newest {
+                End::Front => front,
+                End::Back => back,
             };
             if choice.repair() {
                 let end = choice.newest.other();
-                self.repairs.push(if outdone {
-                    Repair::FromWitness(index, page, end)
-                } else {
-                    Repair::SlotPage(index, page, end)
-                });
-                let mut why = bad_copy(choice.other);
-                if outdone {
-                    why += ", and the witness page is newer than the other one";
-                }
+                self.repairs.push(Repair::SlotPage(index, page, end));
+                let why = bad_copy(choice.other);
                 let what = format!("{} copy of slot page {} {why}", nth(end), page.get());
                 self.find(Exit::Mendable, index, what);
             }
-            self.saw(index, sequence);
+            self.saw(index, choice.sequence);
             let Some(newest) = newest else { continue };
             self.read_entries(set, index, page, &newest);
             if let Some(witnessed) = witnessed {
                 bar.inc(1);
-                self.compare_witness(set, witnessed, &newest, sequence);
+                self.compare_witness(set, witnessed, &newest, choice.sequence);
             }
         }
         let Some(by) = witness else { return };
@@ -357,6 +361,17 @@ impl Witnessed<'_> {
         let page = place.and_then(|place| self.by.spare.device.read(place).ok());
         let page = page.ok_or(Damage::Unreadable)?;
         Ok((page, examine(&page, &name, set)?))
+    }
+
+    /// Reads it if it counts in place of the copies, which were found to be such a `choice`.
+    fn lone(&self, set: &Set, choice: &Result<Choice, BothBad>) -> Option<(Page, Sequence)> {
+        if matches!(choice, Ok(choice) if !matches!(choice.other, Other::Bad(_))) {
+            return None;
+        }
+        let counts = |(page, sequence): &(Page, _)| {
+            slot_page::is_alone(page) && slot_page::witness_counts(choice, *sequence)
+        };
+        self.read(set).ok().filter(counts)
     }
 }
 

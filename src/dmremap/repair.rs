@@ -224,9 +224,9 @@ impl<'a> Update<'a> {
                     let (good, _) = self.slot_page(index, page, end.other())?;
                     self.writer.write(index, place(index, page, end), &good)?;
                 }
-                Page::FromWitness(index, page, end) => {
+                Page::FromWitness(index, page) => {
                     let newest = self.witnessed_page(index, page)?;
-                    for end in [end, end.other()] {
+                    for end in [End::Front, End::Back] {
                         self.writer.write(index, place(index, page, end), &newest)?;
                         self.writer.flush(index)?;
                     }
@@ -305,7 +305,11 @@ impl<'a> Update<'a> {
                 .repairs
                 .iter()
                 .filter_map(|repair| match *repair {
-                    Page::Witness(spare, page) if spare == index => Some(page),
+                    Page::Witness(spare, page) | Page::FromWitness(spare, page)
+                        if spare == index =>
+                    {
+                        Some(page)
+                    }
                     _ => None,
                 });
             let (mark, old) = (
@@ -403,6 +407,7 @@ impl<'a> Update<'a> {
         let place = self.writer.superblock(witness).layout.witness_page(number);
         let subject = Subject::Witness(number);
         let (mut page, sequence) = self.page(index, (witness, place), subject)?;
+        slot_page::set_alone(&mut page, false);
         self.writer
             .seal(&mut page, index, Subject::Slots(number), sequence);
         Ok(page)

@@ -3,8 +3,8 @@
 //! From the devices of a table line to a table of relocated blocks.
 //!
 //! This runs when the device is about to get requests: the table that it had before, if any, has stopped to use the
-//! spares then. Everything is checked before anything is written, and nothing is written for a read-only table or while
-//! a spare is missing.
+//! spares then. Everything is checked before anything is written, and nothing is written for a read-only table; while
+//! a spare is missing only bad and older copies of slot pages are.
 
 use super::page_in;
 use super::read_page;
@@ -166,14 +166,12 @@ fn refuse_page(this: &Live<Remap>, spare: SpareIndex, page: PageNumber, bad: Bot
     ))
 }
 
-/// A copy of a slot page that could not be read, so it may be newer than what counts.
+/// A slot page, a copy of which could not be read, so that it may be found later, or which only the witness has.
 struct Unsure {
     spare: SpareIndex,
     page: PageNumber,
-    /// Where it is.
-    end: End,
-    /// Whether the witness page counts, and not the other copy.
-    witnessed: bool,
+    /// The copy that counts; [`None`] when it is the witness page.
+    newest: Option<End>,
 }
 
 /// An activation under way.
@@ -183,9 +181,11 @@ struct Activation<'a> {
     front: Buffer,
     /// What is read at the back of a spare.
     back: Buffer,
+    /// A witness page that may count.
+    lone: Buffer,
     /// Copies of slot pages that must be written again from the other end.
     repairs: KVVec<(SpareIndex, PageNumber, End)>,
-    /// Copies of slot pages that could not be read.
+    /// Slot pages that may not be in doubt any more when the set is used.
     unsure: KVVec<Unsure>,
     /// Slots that hold an outdated entry.
     outdated: KVec<Slot>,
@@ -203,6 +203,7 @@ impl<'a> Activation<'a> {
             this,
             front: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
             back: Buffer::new(BATCH_PAGES * PAGE_BYTES)?,
+            lone: Buffer::new(PAGE_BYTES)?,
             repairs: KVVec::new(),
             unsure: KVVec::new(),
             outdated: KVec::new(),
@@ -340,9 +341,10 @@ impl<'a> Activation<'a> {
         if !read_only {
             ready = self.make_stable(existing);
             ready = ready.and(self.settle_unsure(&mut metadata)?);
+            ready = ready.and(self.repair_slot_pages(&mut metadata));
         }
         if !read_only && !missing {
-            ready = ready.and(self.repair_copies(&mut metadata, existing));
+            ready = ready.and(self.repair_superblocks(&metadata, existing));
             ready = ready.and_then(|()| self.bring_up_to_date(&mut metadata, &table, existing));
         }
         if read_only || missing {
@@ -529,15 +531,28 @@ impl<'a> Activation<'a> {
         } else {
             choose(front, back, |page| examine(page, &name, metadata))
         };
+        if let Some(sequence) = self.read_lone_witness(metadata, spare, page, at, &choice)? {
+            self.tell(format_args!(
+                "slot page {} of {spare}: what its copies say is older than its witness page, which is used",
+                page.get()
+            ));
+            let moves = self.load_entries(metadata, table, spare, page, End::Front, at)?;
+            *metadata.member(spare)?.moves(page)? = moves;
+            let unsure = Unsure {
+                spare,
+                page,
+                newest: None,
+            };
+            self.unsure.push(unsure, GFP_KERNEL)?;
+            return Ok(sequence);
+        }
         let choice = choice.map_err(|bad| refuse_page(this, spare, page, bad))?;
         let newest = choice.newest;
-        let newer = self.read_newer_witness(metadata, spare, page, at, &choice)?;
         if choice.is_unsure() {
             let unsure = Unsure {
                 spare,
                 page,
-                end: newest.other(),
-                witnessed: newer.is_some(),
+                newest: Some(newest),
             };
             self.unsure.push(unsure, GFP_KERNEL)?;
         } else if choice.repair() {
@@ -545,56 +560,71 @@ impl<'a> Activation<'a> {
                 .push((spare, page, newest.other()), GFP_KERNEL)?;
         }
         if let Other::Bad(damage) = choice.other {
-            let used = match newer {
-                Some(_) => "the witness page, which is newer than the other one,",
-                None => copy(newest),
-            };
             self.tell(format_args!(
-                "slot page {} of {spare}: {} {damage}, {used} is used",
+                "slot page {} of {spare}: {} {damage}, {} is used",
                 page.get(),
                 copy(newest.other()),
+                copy(newest)
             ));
         }
-        let end = newer.map_or(newest, |_| newest.other());
-        let moves = self.load_entries(metadata, table, spare, page, end, at)?;
+        let moves = self.load_entries(metadata, table, spare, page, newest, at)?;
         *metadata.member(spare)?.moves(page)? = moves;
-        Ok(newer.unwrap_or(choice.sequence))
+        Ok(choice.sequence)
     }
 
-    /// Reads the witness page that counts in place of the copies of a slot page, if it does: over the copy that could not be
-    /// read, as page `at` of its buffer. Returns its sequence number.
-    fn read_newer_witness(
+    /// The spare that has the witness pages of another one: before a spare that joins the set has got its own, that is still the first
+    /// one, where the ring ended. [`None`] when it is missing, or there is none.
+    fn present_witness(&self, metadata: &Metadata, spare: SpareIndex) -> Option<SpareIndex> {
+        let member = |spare: SpareIndex| metadata.members.get(spare.get())?.as_deref();
+        let witness = metadata.witness(spare)?;
+        let superblock = &member(witness)?.superblock;
+        if superblock.state == State::Ready || superblock.witness_mark > PageCount::ZERO {
+            return Some(witness);
+        }
+        let first = SpareIndex::new(0).filter(|first| *first != spare)?;
+        member(first).map(|_| first)
+    }
+
+    /// Reads the witness page that counts in place of the copies of a slot page, if it does, as page `at` of the buffer for what is
+    /// read at the front. Returns its sequence number.
+    #[inline(never)]
+    fn read_lone_witness(
         &mut self,
-        metadata: &Metadata,
+        metadata: &mut Metadata,
         spare: SpareIndex,
         page: PageNumber,
         at: usize,
-        choice: &Choice,
+        choice: &Result<Choice, BothBad>,
     ) -> Result<Option<Sequence>> {
-        let witness = metadata.witness(spare).filter(|_| choice.is_unsure());
-        let of = |witness: SpareIndex| metadata.members.get(witness.get())?.as_deref();
-        let Some((witness, member)) = witness.and_then(|witness| Some((witness, of(witness)?)))
-        else {
-            return Ok(None);
-        };
-        if !member.superblock.witness_mark.contains(page) {
+        if matches!(choice, Ok(choice) if !matches!(choice.other, Other::Bad(_))) {
             return Ok(None);
         }
-        let place = (member.superblock.layout.witness_page(page)).ok_or(EINVAL)?;
-        let device = self.device(witness)?;
-        let buffer = match choice.newest.other() {
-            End::Front => &mut self.front,
-            End::Back => &mut self.back,
+        let Some(witness) = self.present_witness(metadata, spare) else {
+            return Ok(None);
         };
-        let read = device.read(place.0, &mut buffer.sectors(at * PAGE, PAGE)?);
+        let superblock = metadata.member(witness)?.superblock;
+        if !superblock.witness_mark.contains(page) {
+            return Ok(None);
+        }
+        let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
         let name = Name {
             uuid: metadata.set.uuid,
             spare,
             subject: Subject::Witness(page),
         };
-        let bytes = nth_page(buffer, at).filter(|_| read.is_ok());
-        let found = bytes.and_then(|bytes| examine(bytes, &name, metadata).ok());
-        Ok(found.filter(|found| choice.is_outdone_by(*found)))
+        let read = read_page(self.device(witness)?, place.0, &mut self.lone);
+        let bytes = nth_page(&self.lone, 0).filter(|_| read.is_ok());
+        let Some(bytes) = bytes.filter(|bytes| slot_page::is_alone(bytes)) else {
+            return Ok(None);
+        };
+        let found = examine(bytes, &name, metadata).ok();
+        let counts = found.filter(|found| slot_page::witness_counts(choice, *found));
+        if counts.is_some() {
+            let place = self.front.get_mut(at.saturating_mul(PAGE_BYTES)..);
+            let place = place.and_then(<[u8]>::first_chunk_mut::<PAGE_BYTES>);
+            place.ok_or(EINVAL)?.copy_from_slice(bytes);
+        }
+        Ok(counts)
     }
 
     /// Takes over the entries of the good page `page` of `spare`, which is page `at` of one of the buffers. Returns how many
@@ -680,94 +710,119 @@ impl<'a> Activation<'a> {
         done
     }
 
-    /// Sees to it that no copy which could not be read is found later as one that is newer than what is used from now on: it is
-    /// written again, or what is used gets a number that is higher. Fails when not all of them could be written again.
+    /// Sees to it that no copy which could not be read is found later as one that is newer than what is used from now on: what is
+    /// used gets a number that is higher. Fails when it could not be written to both ends.
     ///
     /// # Errors
     ///
-    /// The outer one, which is told: one may be found.
+    /// The outer one, which is told: such a copy may be found.
     #[inline(never)]
     fn settle_unsure(&mut self, metadata: &mut Metadata) -> Result<Result> {
         let mut whole = Ok(());
         for unsure in core::mem::take(&mut self.unsure) {
-            let Unsure { spare, page, .. } = unsure;
-            match self.write_unsure(metadata, &unsure) {
-                Ok(()) if unsure.witnessed => {
-                    let other = (spare, page, unsure.end.other());
-                    self.repairs.push(other, GFP_KERNEL)?;
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    whole = Err(error);
-                    if unsure.witnessed || self.renumber(metadata, &unsure).is_err() {
-                        return Err(refuse(self.this, format_args!(
-                            "slot page {} of {spare}: {} can be neither read nor written, and may be the newer one: \
-                             use a read-only table, or \"-\" in place of the spare if there are others",
-                            page.get(),
-                            copy(unsure.end)
-                        )));
-                    }
+            let Unsure {
+                spare,
+                page,
+                newest,
+            } = unsure;
+            let written = self.write_untried(metadata, &unsure)?;
+            let done = written.iter().filter(|written| written.is_ok()).count();
+            let [first, second] = written;
+            whole = whole.and(first).and(second);
+            match (done, newest) {
+                (2, _) | (0, None) => {}
+                (1, _) => self.leave_alone(metadata, spare, page),
+                (_, newest) => {
+                    let unread = newest.map_or(End::Front, End::other);
+                    return Err(refuse(self.this, format_args!(
+                        "slot page {} of {spare}: {} can be neither read nor written, and may be the newer one: \
+                         use a read-only table, or \"-\" in place of the spare if there are others",
+                        page.get(),
+                        copy(unread)
+                    )));
                 }
             }
         }
         Ok(whole)
     }
 
-    /// Writes a copy that could not be read from what counts.
-    fn write_unsure(&mut self, metadata: &mut Metadata, unsure: &Unsure) -> Result {
-        let Unsure { spare, page, .. } = *unsure;
-        let layout = metadata.member(spare)?.superblock.layout;
+    /// Writes what counts as a slot page under a number that nobody can have tried, to both ends: first where it may not be yet.
+    /// Returns what became of that. The copy that counts changes in its header only, which is in its first sector, so it is good
+    /// at every instant.
+    fn write_untried(&mut self, metadata: &mut Metadata, unsure: &Unsure) -> Result<[Result; 2]> {
+        let Unsure {
+            spare,
+            page,
+            newest,
+        } = *unsure;
+        let member = metadata.member(spare)?;
+        let sequence = member.sequence.unwrap_or(Sequence::FIRST);
+        let sequence = (sequence.untried(newest.unwrap_or(End::Front))).ok_or(EOVERFLOW)?;
+        member.sequence = Some(sequence);
+        let layout = member.superblock.layout;
+        let (subject, on, place) = match newest {
+            Some(end) => (Subject::Slots(page), spare, layout.slot_page(page, end)),
+            None => {
+                let witness = self.present_witness(metadata, spare).ok_or(EINVAL)?;
+                let layout = metadata.member(witness)?.superblock.layout;
+                (Subject::Witness(page), witness, layout.witness_page(page))
+            }
+        };
         let name = Name {
             uuid: metadata.set.uuid,
             spare,
-            subject: Subject::Slots(page),
+            subject,
         };
-        let to = layout.slot_page(page, unsure.end).ok_or(EINVAL)?;
-        if !unsure.witnessed {
-            let from = layout.slot_page(page, unsure.end.other()).ok_or(EINVAL)?;
-            return self.copy_page(&name, from, to);
-        }
-        let witness = metadata.witness(spare).ok_or(EINVAL)?;
-        let layout = metadata.member(witness)?.superblock.layout;
-        let from = layout.witness_page(page).ok_or(EINVAL)?;
-        read_page(self.device(witness)?, from.0, &mut self.front)?;
-        let witness_name = Name {
-            subject: Subject::Witness(page),
+        read_page(self.device(on)?, place.ok_or(EINVAL)?.0, &mut self.lone)?;
+        let found = page_in(&mut self.lone)?;
+        // It was good when it was read before; a drive that fails may give something else now.
+        check(found, &name, crc32c).map_err(|_| EIO)?;
+        let name = Name {
+            subject: Subject::Slots(page),
             ..name
         };
-        let found = page_in(&mut self.front)?;
-        let sequence = check(found, &witness_name, crc32c).map_err(|_| EIO)?;
+        slot_page::set_alone(found, false);
         seal(found, &name, sequence, crc32c);
-        (self.device(spare)?).write_through(to.0, &mut self.front.sectors(0, PAGE)?)
-    }
-
-    /// Gives the good copy of a slot page a higher sequence number than the other one can have. Only the first sector of
-    /// the page changes, so the copy is good at every instant.
-    fn renumber(&mut self, metadata: &mut Metadata, unsure: &Unsure) -> Result {
-        let Unsure { spare, page, .. } = *unsure;
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject: Subject::Slots(page),
-        };
-        let member = metadata.member(spare)?;
-        let place = (member.superblock.layout).slot_page(page, unsure.end.other());
-        let place = place.ok_or(EINVAL)?;
         let device = self.device(spare)?;
-        read_page(device, place.0, &mut self.front)?;
-        let good = page_in(&mut self.front)?;
-        let sequence = check(good, &name, crc32c).map_err(|_| EIO)?;
-        let sequence = member.sequence.max(Some(sequence));
-        let sequence = sequence.and_then(Sequence::untried).ok_or(EOVERFLOW)?;
-        member.sequence = Some(sequence);
-        seal(good, &name, sequence, crc32c);
-        device.write_through(place.0, &mut self.front.sectors(0, PAGE)?)
+        let first = newest.map_or(End::Front, End::other);
+        Ok([first, first.other()].map(|end| {
+            let place = layout.slot_page(page, end).ok_or(EINVAL)?;
+            device.write_through(place.0, &mut self.lone.sectors(0, PAGE)?)
+        }))
     }
 
-    /// Writes bad and older copies again, as many as can be. Fails when one could not be written.
-    #[inline(never)]
-    fn repair_copies(&mut self, metadata: &mut Metadata, existing: &Existing<'_>) -> Result {
-        let uuid = metadata.set.uuid;
+    /// Has the witness say that it stands alone with the slot page that was just tried to write to both ends, as one of them
+    /// may have something older that is good. If that fails, too, more than one spare fails.
+    fn leave_alone(&mut self, metadata: &mut Metadata, spare: SpareIndex, page: PageNumber) {
+        let mut leave = || -> Result {
+            let Some(witness) = self.present_witness(metadata, spare) else {
+                return Ok(());
+            };
+            let superblock = metadata.member(witness)?.superblock;
+            if !superblock.witness_mark.contains(page) {
+                return Ok(());
+            }
+            let name = Name {
+                uuid: metadata.set.uuid,
+                spare,
+                subject: Subject::Slots(page),
+            };
+            let found = page_in(&mut self.lone)?;
+            let sequence = check(found, &name, crc32c).map_err(|_| EIO)?;
+            let name = Name {
+                subject: Subject::Witness(page),
+                ..name
+            };
+            slot_page::set_alone(found, true);
+            seal(found, &name, sequence, crc32c);
+            let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
+            (self.device(witness)?).write_through(place.0, &mut self.lone.sectors(0, PAGE)?)
+        };
+        let _ = leave();
+    }
+
+    /// Writes bad and older copies of superblocks again, as many as can be. Fails when one could not be written.
+    fn repair_superblocks(&mut self, metadata: &Metadata, existing: &Existing<'_>) -> Result {
         let mut done = Ok(());
         for (spare, member) in metadata_spares(existing) {
             if let assembly::Member::Ready {
@@ -777,27 +832,36 @@ impl<'a> Activation<'a> {
                 if choice.repair() {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
-                    let subject = Subject::Superblock;
                     let name = Name {
-                        uuid,
+                        uuid: metadata.set.uuid,
                         spare,
-                        subject,
+                        subject: Subject::Superblock,
                     };
                     done = done.and(self.copy_page(&name, from, to));
                 }
             }
         }
+        done
+    }
+
+    /// Writes bad and older copies of slot pages again, as many as can be. Fails when one could not be written.
+    #[inline(never)]
+    fn repair_slot_pages(&mut self, metadata: &mut Metadata) -> Result {
+        let mut done = Ok(());
         for (spare, page, end) in core::mem::take(&mut self.repairs) {
             let layout = metadata.member(spare)?.superblock.layout;
             let from = layout.slot_page(page, end.other()).ok_or(EINVAL)?;
             let to = layout.slot_page(page, end).ok_or(EINVAL)?;
-            let subject = Subject::Slots(page);
             let name = Name {
-                uuid,
+                uuid: metadata.set.uuid,
                 spare,
-                subject,
+                subject: Subject::Slots(page),
             };
-            done = done.and(self.copy_page(&name, from, to));
+            let copied = self.copy_page(&name, from, to);
+            if copied.is_err() {
+                self.leave_alone(metadata, spare, page);
+            }
+            done = done.and(copied);
         }
         done
     }
@@ -975,9 +1039,10 @@ impl<'a> Activation<'a> {
                 if theirs == Ok(own) && same {
                     continue;
                 }
+                let alone = nth_page(&self.back, 0).is_some_and(slot_page::is_alone);
                 // One that is ahead or behind is what a crash leaves.
                 match theirs {
-                    Ok(theirs) if theirs == own => self.tell(format_args!(
+                    Ok(theirs) if theirs == own && !alone => self.tell(format_args!(
                         "witness page {} of {witness} contradicts the slot page of {spare}, which counts",
                         page.get()
                     )),
@@ -1017,11 +1082,10 @@ impl<'a> Activation<'a> {
     /// Copies a good page of a spare to another place on it, and makes it stable.
     fn copy_page(&mut self, name: &Name, from: SpareSector, to: SpareSector) -> Result {
         let device = self.device(name.spare)?;
-        read_page(device, from.0, &mut self.front)?;
+        read_page(device, from.0, &mut self.lone)?;
         // It was good when it was read before; a drive that fails may give something else now.
-        let page = nth_page(&self.front, 0).ok_or(EINVAL)?;
-        check(page, name, crc32c).map_err(|_| EIO)?;
-        device.write_through(to.0, &mut self.front.sectors(0, PAGE)?)
+        check(page_in(&mut self.lone)?, name, crc32c).map_err(|_| EIO)?;
+        device.write_through(to.0, &mut self.lone.sectors(0, PAGE)?)
     }
 }
 

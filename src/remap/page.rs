@@ -90,12 +90,17 @@ impl Sequence {
         Self::new(self.0.wrapping_add(1))
     }
 
-    /// One that nobody can have tried when this is the highest that is known of a spare; [`None`] when there is none.
+    /// One that nobody can have tried, when this is the highest that is known, for what the copy at one end says; [`None`] when
+    /// there is none.
     ///
-    /// What is tried is one more than the highest, and nothing is tried after the first failure, so a spare is at most one
-    /// ahead of what can be read of it. The rest is a margin.
-    pub const fn untried(self) -> Option<Self> {
-        Self::new(self.0.wrapping_add(16))
+    /// What is tried is one more than the highest, and nothing is tried after the first failure, so that what cannot be read is hardly
+    /// ahead; the rest is a margin. Ends that speak for different states at different times never get the same number.
+    pub const fn untried(self, newest: End) -> Option<Self> {
+        let even = self.0.wrapping_add(16) & !1;
+        Self::new(match newest {
+            End::Front => even,
+            End::Back => even | 1,
+        })
     }
 
     /// The number.
@@ -289,12 +294,6 @@ impl Choice {
     /// Whether the copy at the other end could not be read, so that it may be the newer one, and may be found later.
     pub fn is_unsure(&self) -> bool {
         self.other == Other::Bad(Damage::Unreadable)
-    }
-
-    /// Whether a good witness page with sequence number `witness` counts in place of this slot page. One that is ahead says what
-    /// the copy that cannot be read has, or would have got next.
-    pub fn is_outdone_by(&self, witness: Sequence) -> bool {
-        self.is_unsure() && witness > self.sequence
     }
 }
 

@@ -12,11 +12,15 @@ use super::page::check;
 use super::page::is_zero;
 use super::page::put;
 use super::page::take;
+use super::page::BothBad;
+use super::page::Choice;
 use super::page::Crc32c;
 use super::page::Damage;
 use super::page::Name;
+use super::page::Other;
 use super::page::Page;
 use super::page::Sequence;
+use super::page::Subject;
 use super::page::HEADER_BYTES;
 use super::records::Record;
 use super::units::Block;
@@ -38,7 +42,7 @@ const ENTRIES_AT: usize = 64;
 const RELOCATED_AT: usize = HEADER_BYTES;
 const AUTOMATIC_AT: usize = 52;
 const REMOVED_AT: usize = 56;
-const UNUSED_AT: usize = 60;
+const ALONE_AT: usize = 60;
 
 const LIVE_AT: usize = 0;
 const TIME_AT: usize = 8;
@@ -156,6 +160,26 @@ pub fn moves(page: &Page) -> Moves {
         relocated: number(RELOCATED_AT),
         automatic: number(AUTOMATIC_AT),
         removed: number(REMOVED_AT),
+    }
+}
+
+/// Says of a witness page whether it stands alone: at most one copy of the slot page says the same, and the other one may be a good
+/// one that is older. The page must be sealed afterwards.
+pub fn set_alone(page: &mut Page, alone: bool) {
+    put(page, ALONE_AT, u32::from(alone).to_le_bytes());
+}
+
+/// Whether a witness page that was found good stands alone.
+pub fn is_alone(page: &Page) -> bool {
+    take(page, ALONE_AT) != [0; 4]
+}
+
+/// Whether a witness page that stands alone, with the sequence number `witness`, counts in place of the copies of a slot page, which
+/// were found to be such a `choice`.
+pub fn witness_counts(choice: &Result<Choice, BothBad>, witness: Sequence) -> bool {
+    match choice {
+        Ok(choice) => matches!(choice.other, Other::Bad(_)) && witness > choice.sequence,
+        Err(_) => true,
     }
 }
 
@@ -281,10 +305,10 @@ pub fn examine_head(page: &Page, name: &Name, crc: Crc32c) -> Result<Sequence, D
     if moves.automatic > moves.relocated {
         return Err(Damage::Content("number of relocated blocks"));
     }
-    if !is_zero(&take::<{ ENTRIES_AT - UNUSED_AT }>(page, UNUSED_AT)) {
-        return Err(Damage::Content("reserved byte"));
+    match (name.subject, u32::from_le_bytes(take(page, ALONE_AT))) {
+        (_, 0) | (Subject::Witness(_), 1) => Ok(sequence),
+        _ => Err(Damage::Content("reserved byte")),
     }
-    Ok(sequence)
 }
 
 /// Whether two pages, one of which may be the witness page of the other, say the same of their slots.

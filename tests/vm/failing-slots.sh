@@ -11,7 +11,7 @@ dev=/dev/mapper/remap
 main_disk=/dev/main_disk
 
 main() {
-	local block
+	local block back
 	null_disk main_disk 8
 	null_disk spare_disk 4
 	null_disk more_disk 4
@@ -480,7 +480,7 @@ leaving_in_doubt() {
 # A copy of a page that is newer than the other one cannot be read for a while: what is written meanwhile is not undone when it
 # is back.
 unread_for_once() {
-	local front back
+	local front
 	activate
 	relocate 0 8 new
 	front=all:0:$(spare_sector remap 0) back=$(back_of remap)
@@ -513,9 +513,11 @@ unread_for_once() {
 # A copy of a page cannot be read after a change of which the other one does not know, or that was not made: the witness tells.
 unread_with_witness() {
 	one_copy
-	unread_after_a_write "what was written by the copy that is gone" both_and_remove
+	unread_after_a_write "what was written by the copy that is gone" both_and_remove reads:8:8
 	one_copy
-	unread_after_a_write "what was written by a copy that dmremap has restored" restore
+	unread_after_a_write "what was written by a copy that is gone for good" both_and_remove all:8:8 "writes:$back"
+	one_copy
+	unread_after_a_write "what was written by a copy that dmremap has restored" restore reads:8:8
 	activate_two
 	relocate 0 64 new
 	spare_fails writes:8:8
@@ -523,28 +525,29 @@ unread_with_witness() {
 		remap remap add "$block" || break
 	done
 	equal "a block was not relocated" 'mode=ro main' "$(remap_values remap mode) $(remap remap lookup "$block")"
-	unread_after_a_write "what was written to a block that was not relocated" both_and_remove
+	unread_after_a_write "what was written to a block that was not relocated" both_and_remove reads:8:8
 }
 
 # one_copy: puts a block on spare 0, of which only one copy of its page knows.
 one_copy() {
 	activate_two
 	relocate 0 64 new
-	spare_fails "writes:$(back_of remap)"
+	back=$(back_of remap)
+	spare_fails "writes:$back"
 	remap remap add 800 8 || :
 	remap remap add 808 8 || :
 	block=$(remap remap list 800 | awk '$3 == 0 { print $1; exit }')
 	equal "one copy says where a block is, and the witness" mode=ro "$(remap_values remap mode)"
 }
 
-# unread_after_a_write WHAT COMMAND: writes the block, and looks for it after the first copy of its page could not be read while COMMAND
-# ran.
+# unread_after_a_write WHAT COMMAND RANGE...: writes the block, and looks for it after the first copy of its page could not be read while
+# COMMAND ran, because these ranges of the spare failed.
 unread_after_a_write() {
 	local before
 	check "it can be written" sectors write "$dev" "$block" 8 newer
 	before=$(remap remap list)
 	dmsetup remove remap
-	spare_fails reads:8:8
+	spare_fails "${@:3}"
 	equal "dmremap dumps $1" "$before" "$(dmremap dump /dev/mapper/spare /dev/mapper/more | sed '1,/^relocations /d')"
 	"$2"
 	spare_fails
