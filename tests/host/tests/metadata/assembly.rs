@@ -29,16 +29,16 @@ use dm_remap_host::remap::units::SlotCount;
 use dm_remap_host::remap::units::UnixTime;
 use proptest::prelude::*;
 
-use crate::make::block_size;
-use crate::make::index;
-use crate::make::layouts;
-use crate::make::sequence;
-use crate::make::set;
-use crate::make::superblock;
-use crate::make::uuid;
-use crate::make::BLANK;
-use crate::make::MAIN;
-use crate::make::SPARE;
+use crate::metadata::make::block_size;
+use crate::metadata::make::index;
+use crate::metadata::make::layouts;
+use crate::metadata::make::sequence;
+use crate::metadata::make::set;
+use crate::metadata::make::superblock;
+use crate::metadata::make::uuid;
+use crate::metadata::make::BLANK;
+use crate::metadata::make::MAIN;
+use crate::metadata::make::SPARE;
 
 type Reading = Result<Option<Found>, Unusable>;
 
@@ -650,7 +650,10 @@ fn a_missing_spare_is_known_to_the_others() {
     );
 
     let readings = healthy(1, unchanged);
-    let places = [crate::assembly::places(&readings)[0], Place::Missing];
+    let places = [
+        crate::metadata::assembly::places(&readings)[0],
+        Place::Missing,
+    ];
     let (given, stored) = (count(2), count(1));
     refused(&places, &WANTED, Refusal::Count { given, stored });
 }

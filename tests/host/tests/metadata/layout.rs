@@ -20,8 +20,8 @@ use dm_remap_host::remap::units::SlotNumber;
 use dm_remap_host::remap::units::SpareSector;
 use proptest::prelude::*;
 
-use crate::make::block_size;
-use crate::make::index;
+use crate::metadata::make::block_size;
+use crate::metadata::make::index;
 
 fn any_block_size() -> impl Strategy<Value = BlockSize> {
     (0u32..7).prop_map(|shift| block_size(1 << shift))

@@ -47,15 +47,15 @@ use dm_remap_host::remap::units::SlotCount;
 use dm_remap_host::remap::units::UnixTime;
 use proptest::prelude::*;
 
-use crate::make::block_size;
-use crate::make::index;
-use crate::make::layouts;
-use crate::make::sequence;
-use crate::make::superblock;
-use crate::make::uuid;
-use crate::make::BLANK;
-use crate::make::MAIN;
-use crate::make::SPARE;
+use crate::metadata::make::block_size;
+use crate::metadata::make::index;
+use crate::metadata::make::layouts;
+use crate::metadata::make::sequence;
+use crate::metadata::make::superblock;
+use crate::metadata::make::uuid;
+use crate::metadata::make::BLANK;
+use crate::metadata::make::MAIN;
+use crate::metadata::make::SPARE;
 
 fn name(subject: Subject) -> Name {
     Name {

@@ -30,9 +30,9 @@ use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::units::Sectors;
 use dm_remap_host::remap::units::SlotCount;
 
-use crate::make::block_size;
-use crate::make::index;
-use crate::make::BLANK;
+use crate::metadata::make::block_size;
+use crate::metadata::make::index;
+use crate::metadata::make::BLANK;
 
 /// Where in a superblock the state of the health model is.
 const HEALTH: Range<usize> = 512..1024;
