@@ -175,6 +175,9 @@ impl<'a> Update<'a> {
         self.copy_slot_pages()?;
         self.flush_all()?;
         self.try_superblocks()?;
+        if members(self.existing).any(|(_, member)| matches!(member, Member::Fresh(_))) {
+            self.writer.begin_adding()?;
+        }
         self.begin_fresh()?;
         self.update_superblocks()?;
         for index in self.writer.indexes() {

@@ -51,6 +51,15 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Leaves out the sequence numbers that nobody gets before a spare is added.
+    pub fn begin_adding(&mut self) -> Result<(), Failure> {
+        let last = self.sequence.unwrap_or(Sequence::FIRST);
+        let skipped = last.before_adding();
+        self.sequence =
+            Some(skipped.ok_or_else(|| Failure::new("there is no higher sequence number"))?);
+        Ok(())
+    }
+
     /// Makes the next spare one that has to be initialised.
     pub fn add_fresh(&mut self, layout: Layout) {
         // There are no more spares than indexes.

@@ -3,8 +3,8 @@
 //! From the devices of a table line to a table of relocated blocks.
 //!
 //! This runs when the device is about to get requests: the table that it had before, if any, has stopped to use the
-//! spares then. Everything is checked before anything is written, and nothing is written for a read-only table; while
-//! a spare is missing only bad and older copies of slot pages are.
+//! spares then. Everything is checked before anything is written, and nothing is written for a read-only table, or while
+//! a spare is missing, unless a copy of a page cannot be read.
 
 use super::page_in;
 use super::read_page;
@@ -341,9 +341,9 @@ impl<'a> Activation<'a> {
         if !read_only {
             ready = self.make_stable(existing);
             ready = ready.and(self.settle_unsure(&mut metadata)?);
-            ready = ready.and(self.repair_slot_pages(&mut metadata));
         }
         if !read_only && !missing {
+            ready = ready.and(self.repair_slot_pages(&mut metadata));
             ready = ready.and(self.repair_superblocks(&metadata, existing));
             ready = ready.and_then(|()| self.bring_up_to_date(&mut metadata, &table, existing));
         }
@@ -731,6 +731,7 @@ impl<'a> Activation<'a> {
             whole = whole.and(first).and(second);
             match (done, newest) {
                 (2, _) | (0, None) => {}
+                (0, _) if whole == Err(ENOMEM) => return Err(ENOMEM),
                 (1, _) => self.leave_alone(metadata, spare, page),
                 (_, newest) => {
                     let unread = newest.map_or(End::Front, End::other);
@@ -878,6 +879,11 @@ impl<'a> Activation<'a> {
         let members = || metadata_spares(existing);
         if existing.added.is_some() {
             self.try_superblocks(existing)?;
+        }
+        if members().any(|(_, member)| matches!(member, assembly::Member::Fresh(_))) {
+            // Whoever was given up has lower numbers than those that count another one in its place.
+            let skipped = existing.sequence.before_adding().ok_or(EOVERFLOW)?;
+            metadata.superblock_sequence = metadata.superblock_sequence.max(Some(skipped));
         }
         for (spare, member) in members() {
             if matches!(member, assembly::Member::Fresh(_)) {

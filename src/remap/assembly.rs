@@ -602,13 +602,14 @@ fn assemble_existing<'a>(
             existing_member(spare, place, places, &mut set, as_it_is)?
         });
     }
-    // A spare that is to be added is counted now, so every other one is behind.
+    // A spare that is to be added is counted now, so every other one is behind; also when it takes the place of another one.
+    let fresh = (members.iter().flatten()).any(|member| matches!(member, Member::Fresh(_)));
     for member in members.iter_mut().flatten() {
         if let Member::Ready {
             superblock, behind, ..
         } = member
         {
-            *behind = superblock.set != set || superblock.state == State::Initialising;
+            *behind = fresh || superblock.set != set || superblock.state == State::Initialising;
         }
     }
     check_complete(&members, wanted)?;
@@ -723,7 +724,20 @@ fn begun_member<'a>(
         }
     }
     // Its witness pages are complete when there is a mark, and are what the slot pages are, as
-    // nobody has changed a set since that counts a spare which is not ready.
+    // nobody has changed a set since that counts a spare which is not ready: this one, and no other.
+    let mut others = superblocks(places).filter(|(other, _)| *other != spare);
+    let counted = |other: &Superblock| superblock.sequence.is_of_the_same_adding(other.sequence);
+    if !others.all(|(_, other)| counted(other)) {
+        if let Some((missing, _)) = indexed(places).find(|(_, place)| is_missing(place)) {
+            return Err(Refusal::MissingWhileFresh {
+                missing,
+                fresh: spare,
+            });
+        }
+        if !as_it_is {
+            return Ok(Member::Fresh(superblock.layout));
+        }
+    }
     if as_it_is || superblock.witness_mark != PageCount::ZERO {
         return Ok(ready(found));
     }
@@ -827,7 +841,26 @@ fn check_complete(
                 && superblock.state == State::Initialising
                 && superblock.witness_mark == PageCount::ZERO
         };
-        if let Some((fresh, _)) = fresh.or_else(|| members().find(knows_nothing)) {
+        // One that has no slot pages yet may have been given up: then others have later superblocks,
+        // besides that of its witness, which may have got the mark.
+        let given_up = |(spare, member): &(SpareIndex, &Member<'_>)| {
+            let Member::Ready { superblock, .. } = member else {
+                return false;
+            };
+            let later = |(other, member): (SpareIndex, &Member<'_>)| match member {
+                Member::Ready { superblock: it, .. } => {
+                    other != SpareIndex::FIRST
+                        && other != *spare
+                        && it.sequence > superblock.sequence
+                }
+                _ => false,
+            };
+            superblock.state == State::Ready
+                && superblock.slot_mark == PageCount::ZERO
+                && members().any(later)
+        };
+        let unknown = |it: &(SpareIndex, &Member<'_>)| knows_nothing(it) || given_up(it);
+        if let Some((fresh, _)) = fresh.or_else(|| members().find(unknown)) {
             return Err(Refusal::MissingWhileFresh { missing, fresh });
         }
     }

@@ -11,6 +11,7 @@ use super::geometry::PageNumber;
 use super::geometry::PAGE_BYTES;
 use super::identity::Uuid;
 use super::units::SpareIndex;
+use super::units::MAX_SPARES;
 
 /// The bytes of a page.
 pub type Page = [u8; PAGE_BYTES];
@@ -101,6 +102,21 @@ impl Sequence {
             End::Front => even,
             End::Back => even | 1,
         })
+    }
+
+    /// The highest number that a spare may be supposed to have when the adding of one begins, and this is the highest that any has:
+    /// see [`is_of_the_same_adding`](Self::is_of_the_same_adding).
+    pub const fn before_adding(self) -> Option<Self> {
+        Self::new(self.0.wrapping_add(MAX_SPARES as u64))
+    }
+
+    /// Whether a superblock with this number, which is the last one that a new spare got before the others counted it, is of the same adding
+    /// as one of another spare that counts it.
+    ///
+    /// The others get the next numbers, one each. When another spare is added later, as many numbers are
+    /// left out as a set may have spares.
+    pub const fn is_of_the_same_adding(self, other: Self) -> bool {
+        other.0.saturating_sub(self.0) < MAX_SPARES as u64
     }
 
     /// The number.
