@@ -129,7 +129,10 @@ class Recorder:
             running[disk, request.key()].append(request)
             events.append(('issue', request))
         else:
-            request = running[disk, request.key()].popleft()
+            # The trace does not tell flushes of one disk apart, and they may be answered in another order: it may have been the
+            # last one, which covers the most, so what relies on it is not found wrong.
+            same = running[disk, request.key()]
+            request = same.pop() if request.is_flush() else same.popleft()
             request.failed = end != '0'
             events.append(('done', request))
 

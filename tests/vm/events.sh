@@ -27,12 +27,24 @@ health_is() {
 # wait_and COMMAND...: how dmsetup wait ends when COMMAND runs meanwhile.
 wait_and() {
 	local waiting status=0
-	timeout 120 dmsetup wait remap "$(events)" >/tmp/wait &
-	waiting=$!
-	within 60 grep -q dm_wait_event "/proc/$(within 60 pgrep -P "$waiting")/stack"
+	while :; do
+		timeout 120 dmsetup wait remap "$(events)" >/tmp/wait &
+		waiting=$!
+		within 60 waits_or_has_ended "$waiting"
+		[[ -n $(jobs -r) ]] && break
+		# An event that is not about the command came first.
+		wait "$waiting"
+	done
 	"$@"
 	wait "$waiting" || status=$?
 	echo "$status"
+}
+
+# waits_or_has_ended PID: whether the child of this process waits for an event, or there is none any more.
+waits_or_has_ended() {
+	local child
+	child=$(pgrep -P "$1") || return 0
+	grep -q dm_wait_event "/proc/$child/stack" 2>/dev/null
 }
 
 message() {
