@@ -40,11 +40,11 @@ wait_and() {
 	echo "$status"
 }
 
-# waits_or_has_ended PID: whether the child of this process waits for an event, or there is none any more.
+# waits_or_has_ended PID: whether the child of this background process waits for an event, or the process has ended.
 waits_or_has_ended() {
 	local child
-	child=$(pgrep -P "$1") || return 0
-	grep -q dm_wait_event "/proc/$child/stack" 2>/dev/null
+	[[ -n $(jobs -r) ]] || return 0
+	child=$(pgrep -P "$1") && grep -q dm_wait_event "/proc/$child/stack" 2>/dev/null
 }
 
 message() {

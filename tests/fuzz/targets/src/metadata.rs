@@ -35,7 +35,9 @@ use dm_remap_host::remap::resolve::Direction;
 use dm_remap_host::remap::slot_page::clear;
 use dm_remap_host::remap::slot_page::entries;
 use dm_remap_host::remap::slot_page::examine;
+use dm_remap_host::remap::slot_page::is_alone;
 use dm_remap_host::remap::slot_page::moves;
+use dm_remap_host::remap::slot_page::set_alone;
 use dm_remap_host::remap::slot_page::set_entry;
 use dm_remap_host::remap::slot_page::set_moves;
 use dm_remap_host::remap::slot_page::Extent;
@@ -177,6 +179,7 @@ pub fn slot_page(input: &[u8]) {
     }
     let mut again = [0xff; 4096];
     clear(&mut again);
+    set_alone(&mut again, is_alone(&page));
     set_moves(&mut again, moves(&page));
     for entry in entries(&page, number, slots, &extent) {
         let (slot, entry) = entry.expect("it was examined");
