@@ -23,7 +23,6 @@ use crate::remap::options::Setting;
 use crate::remap::page::check;
 use crate::remap::page::seal;
 use crate::remap::page::Damage;
-use crate::remap::page::Name;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
@@ -307,11 +306,7 @@ impl Metadata {
         let device = change.this.spare_device(change.spare).ok_or(ENXIO)?;
         let layout = self.member(change.spare)?.superblock.layout;
         let place = layout.slot_page(page, end).ok_or(EINVAL)?;
-        let name = Name {
-            uuid: self.set.uuid,
-            spare: change.spare,
-            subject: Subject::Slots(page),
-        };
+        let name = self.set.name(change.spare, Subject::Slots(page));
         read_page(device, place.0, &mut self.buffer)?;
         Ok(check(page_in(&mut self.buffer)?, &name, crc32c))
     }
@@ -358,11 +353,7 @@ impl Metadata {
         let subject = Subject::Witness(page);
         self.encode(change, slots, page, subject, sequence)?;
         if alone {
-            let name = Name {
-                uuid: self.set.uuid,
-                spare: change.spare,
-                subject,
-            };
+            let name = self.set.name(change.spare, subject);
             let page = page_in(&mut self.buffer)?;
             slot_page::set_alone(page, true);
             seal(page, &name, sequence, crc32c);
@@ -379,11 +370,7 @@ impl Metadata {
         subject: Subject,
         sequence: Sequence,
     ) -> Result {
-        let name = Name {
-            uuid: self.set.uuid,
-            spare: change.spare,
-            subject,
-        };
+        let name = self.set.name(change.spare, subject);
         let moves = (self.member(change.spare)?.moves(number)?).and(change.moves(slots, number));
         let page = page_in(&mut self.buffer)?;
         slot_page::clear(page);
@@ -469,11 +456,7 @@ impl Metadata {
         on: SpareIndex,
         sector: u64,
     ) -> Result {
-        let name = Name {
-            uuid: self.set.uuid,
-            spare,
-            subject,
-        };
+        let name = self.set.name(spare, subject);
         let page = page_in(&mut self.buffer)?;
         slot_page::clear(page);
         seal(page, &name, Sequence::FIRST, crc32c);

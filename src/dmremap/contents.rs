@@ -129,11 +129,7 @@ impl Contents {
         } = member;
         for page in superblock.slot_mark.pages() {
             bar.inc(1);
-            let name = Name {
-                uuid: set.uuid,
-                spare: index,
-                subject: Subject::Slots(page),
-            };
+            let name = set.name(index, Subject::Slots(page));
             let read = |end| {
                 spare
                     .device
@@ -352,11 +348,7 @@ struct Witnessed<'a> {
 impl Witnessed<'_> {
     /// Reads it.
     fn read(&self, set: &Set) -> Result<(Page, Sequence), Damage> {
-        let name = Name {
-            uuid: set.uuid,
-            spare: self.spare,
-            subject: Subject::Witness(self.page),
-        };
+        let name = set.name(self.spare, Subject::Witness(self.page));
         let place = self.by.superblock.layout.witness_page(self.page);
         let page = place.and_then(|place| self.by.spare.device.read(place).ok());
         let page = page.ok_or(Damage::Unreadable)?;
@@ -365,12 +357,11 @@ impl Witnessed<'_> {
 
     /// Reads it if it counts in place of the copies, which were found to be such a `choice`.
     fn lone(&self, set: &Set, choice: &Result<Choice, BothBad>) -> Option<(Page, Sequence)> {
-        if matches!(choice, Ok(choice) if !matches!(choice.other, Other::Bad(_))) {
+        if !slot_page::asks_witness(choice) {
             return None;
         }
-        let counts = |(page, sequence): &(Page, _)| {
-            slot_page::is_alone(page) && slot_page::witness_counts(choice, *sequence)
-        };
+        let counts =
+            |(page, sequence): &(Page, _)| slot_page::witness_counts(choice, page, *sequence);
         self.read(set).ok().filter(counts)
     }
 }

@@ -16,7 +16,6 @@ use crate::remap::geometry::EntryIndex;
 use crate::remap::geometry::PageCount;
 use crate::remap::geometry::PageNumber;
 use crate::remap::page;
-use crate::remap::page::Name;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
 use crate::remap::slot_page;
@@ -423,11 +422,7 @@ impl<'a> Update<'a> {
         (on, place): (SpareIndex, Option<SpareSector>),
         subject: Subject,
     ) -> Result<(page::Page, Sequence), Failure> {
-        let name = Name {
-            uuid: self.existing.set.uuid,
-            spare: describes,
-            subject,
-        };
+        let name = self.existing.set.name(describes, subject);
         let device = &self.writer.spare(on)?.device;
         let page = place.and_then(|place| device.read(place).ok());
         let page = page.ok_or_else(|| unreadable(on))?;

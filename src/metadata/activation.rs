@@ -469,11 +469,7 @@ impl<'a> Activation<'a> {
         let beyond = |page: &PageNumber| !mark.contains(*page);
         // There is none, unless the making of these pages was interrupted.
         for page in superblock.witness_mark.pages().filter(beyond) {
-            let name = Name {
-                uuid: metadata.set.uuid,
-                spare,
-                subject: Subject::Witness(page),
-            };
+            let name = metadata.set.name(spare, Subject::Witness(page));
             let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
             let read = read_page(self.device(witness)?, place.0, &mut self.front);
             let bytes = nth_page(&self.front, 0).filter(|_| read.is_ok());
@@ -495,11 +491,7 @@ impl<'a> Activation<'a> {
         at: usize,
         both: bool,
     ) -> Result<Sequence> {
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject: Subject::Slots(page),
-        };
+        let name = metadata.set.name(spare, Subject::Slots(page));
         let (mut front_read, mut back_read) = (true, true);
         if !both {
             // A bad sector may be in another page of the batch, so this one is read by itself.
@@ -581,7 +573,7 @@ impl<'a> Activation<'a> {
         if superblock.state == State::Ready || superblock.witness_mark > PageCount::ZERO {
             return Some(witness);
         }
-        let first = SpareIndex::new(0).filter(|first| *first != spare)?;
+        let first = Some(SpareIndex::FIRST).filter(|first| *first != spare)?;
         member(first).map(|_| first)
     }
 
@@ -596,7 +588,7 @@ impl<'a> Activation<'a> {
         at: usize,
         choice: &Result<Choice, BothBad>,
     ) -> Result<Option<Sequence>> {
-        if matches!(choice, Ok(choice) if !matches!(choice.other, Other::Bad(_))) {
+        if !slot_page::asks_witness(choice) {
             return Ok(None);
         }
         let Some(witness) = self.present_witness(metadata, spare) else {
@@ -607,18 +599,13 @@ impl<'a> Activation<'a> {
             return Ok(None);
         }
         let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject: Subject::Witness(page),
-        };
+        let name = metadata.set.name(spare, Subject::Witness(page));
         let read = read_page(self.device(witness)?, place.0, &mut self.lone);
-        let bytes = nth_page(&self.lone, 0).filter(|_| read.is_ok());
-        let Some(bytes) = bytes.filter(|bytes| slot_page::is_alone(bytes)) else {
+        let Some(bytes) = nth_page(&self.lone, 0).filter(|_| read.is_ok()) else {
             return Ok(None);
         };
         let found = examine(bytes, &name, metadata).ok();
-        let counts = found.filter(|found| slot_page::witness_counts(choice, *found));
+        let counts = found.filter(|found| slot_page::witness_counts(choice, bytes, *found));
         if counts.is_some() {
             let place = self.front.get_mut(at.saturating_mul(PAGE_BYTES)..);
             let place = place.and_then(<[u8]>::first_chunk_mut::<PAGE_BYTES>);
@@ -677,11 +664,7 @@ impl<'a> Activation<'a> {
         let superblock = metadata.member(witness)?.superblock;
         for page in superblock.witness_mark.pages() {
             let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
-            let name = Name {
-                uuid: metadata.set.uuid,
-                spare,
-                subject: Subject::Witness(page),
-            };
+            let name = metadata.set.name(spare, Subject::Witness(page));
             let read = read_page(device, place.0, &mut self.front);
             let bytes = nth_page(&self.front, 0).filter(|_| read.is_ok());
             let good = bytes
@@ -731,7 +714,7 @@ impl<'a> Activation<'a> {
             whole = whole.and(first).and(second);
             match (done, newest) {
                 (2, _) | (0, None) => {}
-                (0, _) if whole == Err(ENOMEM) => return Err(ENOMEM),
+                (0, _) if written.contains(&Err(ENOMEM)) => return Err(ENOMEM),
                 (1, _) => self.leave_alone(metadata, spare, page),
                 (_, newest) => {
                     let unread = newest.map_or(End::Front, End::other);
@@ -769,19 +752,12 @@ impl<'a> Activation<'a> {
                 (Subject::Witness(page), witness, layout.witness_page(page))
             }
         };
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject,
-        };
+        let name = metadata.set.name(spare, subject);
         read_page(self.device(on)?, place.ok_or(EINVAL)?.0, &mut self.lone)?;
         let found = page_in(&mut self.lone)?;
         // It was good when it was read before; a drive that fails may give something else now.
         check(found, &name, crc32c).map_err(|_| EIO)?;
-        let name = Name {
-            subject: Subject::Slots(page),
-            ..name
-        };
+        let name = metadata.set.name(spare, Subject::Slots(page));
         slot_page::set_alone(found, false);
         seal(found, &name, sequence, crc32c);
         let device = self.device(spare)?;
@@ -803,17 +779,10 @@ impl<'a> Activation<'a> {
             if !superblock.witness_mark.contains(page) {
                 return Ok(());
             }
-            let name = Name {
-                uuid: metadata.set.uuid,
-                spare,
-                subject: Subject::Slots(page),
-            };
+            let name = metadata.set.name(spare, Subject::Slots(page));
             let found = page_in(&mut self.lone)?;
             let sequence = check(found, &name, crc32c).map_err(|_| EIO)?;
-            let name = Name {
-                subject: Subject::Witness(page),
-                ..name
-            };
+            let name = metadata.set.name(spare, Subject::Witness(page));
             slot_page::set_alone(found, true);
             seal(found, &name, sequence, crc32c);
             let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
@@ -833,11 +802,7 @@ impl<'a> Activation<'a> {
                 if choice.repair() {
                     let from = superblock.layout.superblock(choice.newest);
                     let to = superblock.layout.superblock(choice.newest.other());
-                    let name = Name {
-                        uuid: metadata.set.uuid,
-                        spare,
-                        subject: Subject::Superblock,
-                    };
+                    let name = metadata.set.name(spare, Subject::Superblock);
                     done = done.and(self.copy_page(&name, from, to));
                 }
             }
@@ -853,11 +818,7 @@ impl<'a> Activation<'a> {
             let layout = metadata.member(spare)?.superblock.layout;
             let from = layout.slot_page(page, end.other()).ok_or(EINVAL)?;
             let to = layout.slot_page(page, end).ok_or(EINVAL)?;
-            let name = Name {
-                uuid: metadata.set.uuid,
-                spare,
-                subject: Subject::Slots(page),
-            };
+            let name = metadata.set.name(spare, Subject::Slots(page));
             let copied = self.copy_page(&name, from, to);
             if copied.is_err() {
                 self.leave_alone(metadata, spare, page);
@@ -940,12 +901,7 @@ impl<'a> Activation<'a> {
             let assembly::Member::Ready { superblock, .. } = member else {
                 continue;
             };
-            let subject = Subject::Superblock;
-            let name = Name {
-                uuid: existing.set.uuid,
-                spare,
-                subject,
-            };
+            let name = existing.set.name(spare, Subject::Superblock);
             // Both copies are the same by now.
             for end in [End::Front, End::Back] {
                 let (from, to) = (end.other(), end);
@@ -988,11 +944,7 @@ impl<'a> Activation<'a> {
         spare: SpareIndex,
         page: PageNumber,
     ) -> Result<Sequence> {
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject: Subject::Slots(page),
-        };
+        let name = metadata.set.name(spare, Subject::Slots(page));
         let layout = metadata.member(spare)?.superblock.layout;
         let place = layout.slot_page(page, End::Front).ok_or(EINVAL)?;
         read_page(self.device(spare)?, place.0, &mut self.front)?;
@@ -1007,11 +959,7 @@ impl<'a> Activation<'a> {
         page: PageNumber,
         sequence: Sequence,
     ) -> Result {
-        let name = Name {
-            uuid: metadata.set.uuid,
-            spare,
-            subject: Subject::Witness(page),
-        };
+        let name = metadata.set.name(spare, Subject::Witness(page));
         seal(page_in(&mut self.front)?, &name, sequence, crc32c);
         let witness = metadata.witness(spare).ok_or(EINVAL)?;
         let layout = metadata.member(witness)?.superblock.layout;
@@ -1030,11 +978,7 @@ impl<'a> Activation<'a> {
             for page in mark.pages() {
                 let own = self.read_slot_page(metadata, spare, page)?;
                 let place = superblock.layout.witness_page(page).ok_or(EINVAL)?;
-                let name = Name {
-                    uuid: metadata.set.uuid,
-                    spare,
-                    subject: Subject::Witness(page),
-                };
+                let name = metadata.set.name(spare, Subject::Witness(page));
                 let read = read_page(self.device(witness)?, place.0, &mut self.back);
                 let theirs = nth_page(&self.back, 0).filter(|_| read.is_ok());
                 let theirs = theirs

@@ -174,13 +174,24 @@ pub fn is_alone(page: &Page) -> bool {
     take(page, ALONE_AT) != [0; 4]
 }
 
-/// Whether a witness page that stands alone, with the sequence number `witness`, counts in place of the copies of a slot page, which
-/// were found to be such a `choice`.
-pub fn witness_counts(choice: &Result<Choice, BothBad>, witness: Sequence) -> bool {
+/// Whether a slot page, whose copies were found to be such a `choice`, may have been newer than they say: then its witness page has
+/// to be asked.
+pub fn asks_witness(choice: &Result<Choice, BothBad>) -> bool {
     match choice {
-        Ok(choice) => matches!(choice.other, Other::Bad(_)) && witness > choice.sequence,
+        Ok(choice) => matches!(choice.other, Other::Bad(_)),
         Err(_) => true,
     }
+}
+
+/// Whether a witness page that was found good, with the sequence number `sequence`, counts in place of the copies of a slot page, which
+/// were found to be such a `choice`.
+pub fn witness_counts(
+    choice: &Result<Choice, BothBad>,
+    witness: &Page,
+    sequence: Sequence,
+) -> bool {
+    let newer = !matches!(choice, Ok(choice) if choice.sequence >= sequence);
+    is_alone(witness) && asks_witness(choice) && newer
 }
 
 /// Makes every slot of the page free. The header is [`seal`](super::page::seal)'s.

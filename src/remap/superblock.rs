@@ -188,6 +188,17 @@ pub struct Set {
     pub slots_of: [SlotCount; MAX_SPARES],
 }
 
+impl Set {
+    /// The name of the page that describes `subject` of `spare`.
+    pub const fn name(&self, spare: SpareIndex, subject: Subject) -> Name {
+        Name {
+            uuid: self.uuid,
+            spare,
+            subject,
+        }
+    }
+}
+
 /// What a spare says about itself and its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -265,7 +276,8 @@ impl Superblock {
         put(page, SCAN_ERRORS_AT, progress.errors.to_le_bytes());
         let ended = u64::from(progress.ended.0);
         put(page, SCAN_ENDED_AT, ended.to_le_bytes());
-        seal(page, &name(set.uuid, self.spare), self.sequence, crc);
+        let name = set.name(self.spare, Subject::Superblock);
+        seal(page, &name, self.sequence, crc);
     }
 
     /// Reads a superblock.
@@ -342,15 +354,6 @@ impl Superblock {
             return Err(Damage::Content("mark"));
         }
         Ok(superblock)
-    }
-}
-
-/// The name of the superblock of `spare` in the set `uuid`.
-const fn name(uuid: Uuid, spare: SpareIndex) -> Name {
-    Name {
-        uuid,
-        spare,
-        subject: Subject::Superblock,
     }
 }
 
