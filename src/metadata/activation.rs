@@ -460,12 +460,10 @@ impl<'a> Activation<'a> {
     /// Refuses a spare when its witness has pages that were in use, but that spare never had: it is not the one that was used.
     fn check_beyond_mark(&mut self, metadata: &mut Metadata, spare: SpareIndex) -> Result {
         let mark = metadata.member(spare)?.superblock.slot_mark;
-        let Some(witness) = metadata.witness(spare) else {
+        let Some(witness) = self.present_witness(metadata, spare) else {
             return Ok(());
         };
-        let Ok(superblock) = metadata.member(witness).map(|member| member.superblock) else {
-            return Ok(());
-        };
+        let superblock = metadata.member(witness)?.superblock;
         let beyond = |page: &PageNumber| !mark.contains(*page);
         // There is none, unless the making of these pages was interrupted.
         for page in superblock.witness_mark.pages().filter(beyond) {

@@ -17,6 +17,7 @@ main() {
 	null_disk more_disk 4
 	null_disk third 4
 	null_disk fourth 4
+	null_disk fifth 4
 	failing_disk main "$main_disk"
 	failing_disk spare /dev/spare_disk
 	failing_disk more /dev/more_disk
@@ -362,6 +363,12 @@ adding_a_failing_one() {
 	refused "the first one does not come back" all_three
 	expect_log "as it never had the blocks" 'spare 2 contradicts another spare of its set'
 	dmsetup remove remap || true
+	mark_log
+	refused "nor beside another new one" dmsetup create remap --table \
+		"0 16384 remap /dev/mapper/main 4 /dev/mapper/spare /dev/mapper/more /dev/mapper/new /dev/fifth"
+	expect_log "for the same reason" 'spare 2 contradicts another spare of its set'
+	dmsetup remove remap || true
+	check "which stays blank" cmp -n 4096 /dev/zero /dev/fifth
 	with_third /dev/fourth
 	check "and has what it had" sectors holds "$dev" 1024 256 newer
 	dmsetup remove remap
