@@ -525,14 +525,11 @@ impl Metadata {
         self.write_superblocks(this)
     }
 
-    /// The health model that the newest superblock has that has one: that of a spare that has just become ready has none.
+    /// Takes over the health model of the set.
     fn find_model(&mut self) {
         let members = self.members.iter().flatten();
-        let ready = members.filter(|member| member.superblock.state == State::Ready);
-        let known = ready.filter(|member| superblock::model(&member.page) != [0; Model::BYTES]);
-        if let Some(newest) = known.max_by_key(|member| member.superblock.sequence) {
-            self.model = superblock::model(&newest.page);
-        }
+        let superblocks = members.map(|member| (&member.superblock, &*member.page));
+        self.model = superblock::newest_model(superblocks).unwrap_or(self.model);
     }
 
     /// Writes the superblocks of all spares, after what they say of the set has changed.

@@ -54,9 +54,20 @@ pub enum Repair {
     /// The copy at this end, from the other one.
     SlotPage(SpareIndex, PageNumber, End),
     /// Both copies, and the witness page itself, from the witness page.
-    FromWitness(SpareIndex, PageNumber),
-    /// The witness page of this page of this spare, from that.
-    Witness(SpareIndex, PageNumber),
+    FromWitness(WitnessPage, Sequence),
+    /// The witness page, from the slot page.
+    Witness(WitnessPage),
+}
+
+/// Which witness page.
+#[derive(Clone, Copy, Debug)]
+pub struct WitnessPage {
+    /// The spare that has the slot page.
+    pub spare: SpareIndex,
+    /// The slot page.
+    pub page: PageNumber,
+    /// The spare that has the witness page: while the set grows, that need not be the one which has it in the end.
+    pub on: SpareIndex,
 }
 
 /// What the slot pages and witness pages of some spares hold.
@@ -106,6 +117,11 @@ impl Contents {
         contents
     }
 
+    /// Whether the same blocks are in the same slots, and the same slots are retired.
+    pub fn same_slots(&self, other: &Self) -> bool {
+        self.blocks == other.blocks && self.retired == other.retired
+    }
+
     fn find(&mut self, exit: Exit, spare: impl Into<Option<SpareIndex>>, what: impl fmt::Display) {
         self.findings.push(Finding {
             exit,
@@ -146,15 +162,18 @@ impl Contents {
                 page,
                 by,
             });
-            if let Some(lone) = witnessed.as_ref().and_then(|it| it.lone(set, &choice)) {
-                self.repairs.push(Repair::FromWitness(index, page));
+            let lone = witnessed
+                .as_ref()
+                .and_then(|it| Some((it.which(), it.lone(set, &choice)?)));
+            if let Some((which, (newest, sequence))) = lone {
+                self.repairs.push(Repair::FromWitness(which, sequence));
                 let what = format!(
                     "what the copies of slot page {} say is older than its witness page",
                     page.get()
                 );
                 self.find(Exit::Mendable, index, what);
-                self.saw(index, lone.1);
-                self.read_entries(set, index, page, &lone.0);
+                self.saw(index, sequence);
+                self.read_entries(set, index, page, &newest);
                 bar.inc(1);
                 continue;
             }
@@ -231,10 +250,10 @@ impl Contents {
 
     /// Notes that a witness page must be written again.
     fn repair_witness(&mut self, witnessed: &Witnessed<'_>, why: &dyn fmt::Display) {
-        let Witnessed { spare, page, by } = *witnessed;
-        self.repairs.push(Repair::Witness(spare, page));
-        let what = format!("witness page {} of {spare} {why}", page.get());
-        self.find(Exit::Mendable, by.index, what);
+        let which = witnessed.which();
+        self.repairs.push(Repair::Witness(which));
+        let what = format!("witness page {} of {} {why}", which.page.get(), which.spare);
+        self.find(Exit::Mendable, which.on, what);
     }
 
     /// Reads what a missing spare holds from its witness pages.
@@ -346,6 +365,15 @@ struct Witnessed<'a> {
 }
 
 impl Witnessed<'_> {
+    /// Which one it is.
+    fn which(&self) -> WitnessPage {
+        WitnessPage {
+            spare: self.spare,
+            page: self.page,
+            on: self.by.index,
+        }
+    }
+
     /// Reads it.
     fn read(&self, set: &Set) -> Result<(Page, Sequence), Damage> {
         let name = set.name(self.spare, Subject::Witness(self.page));

@@ -4,6 +4,7 @@
 
 use crate::contents::Contents;
 use crate::contents::Repair as Page;
+use crate::contents::WitnessPage;
 use crate::device::Access;
 use crate::exit::Exit;
 use crate::exit::Failure;
@@ -55,7 +56,7 @@ impl Repair {
         } else {
             Access::Write
         };
-        let exit = {
+        let (exit, held) = {
             let spares = Spares::open(&self.spares, access)?;
             let survey = Survey::new(&spares, None, false);
             let mending = Mending::new(&survey)?;
@@ -65,14 +66,15 @@ impl Repair {
             if !self.dry_run && survey.exit() == Exit::Mendable {
                 mending.run()?;
             }
-            survey.exit()
+            (survey.exit(), survey.contents)
         };
         if self.dry_run || exit == Exit::Clean {
             return Ok(exit);
         }
         let spares = Spares::open(&self.spares, Access::Read)?;
-        match Survey::new(&spares, None, false).exit() {
-            Exit::Clean => Ok(exit),
+        let survey = Survey::new(&spares, None, false);
+        match survey.exit() {
+            Exit::Clean if survey.contents.same_slots(&held) => Ok(exit),
             worse => Err(Failure {
                 exit: worse.max(Exit::Damaged),
                 sentence: "what was written does not read back: see `dmremap check`".into(),
@@ -155,6 +157,7 @@ fn existing_set<'a>(
             }
         }
     }
+    writer.find_model();
     Ok(writer)
 }
 
@@ -226,14 +229,13 @@ impl<'a> Update<'a> {
                     let (good, _) = self.slot_page(index, page, end.other())?;
                     self.writer.write(index, place(index, page, end), &good)?;
                 }
-                Page::FromWitness(index, page) => {
-                    let newest = self.witnessed_page(index, page)?;
-                    for end in [End::Front, End::Back] {
-                        self.writer.write(index, place(index, page, end), &newest)?;
-                        self.writer.flush(index)?;
-                    }
+                Page::FromWitness(witness, sequence) => {
+                    let WitnessPage { spare, page, .. } = witness;
+                    let newest = self.witnessed_page(witness, sequence)?;
+                    let place = |end| place(spare, page, end);
+                    self.writer.write_both(spare, place, &newest)?;
                 }
-                Page::Witness(..) => {}
+                Page::Witness(_) => {}
             }
         }
         Ok(())
@@ -302,15 +304,16 @@ impl<'a> Update<'a> {
             let Some(witness) = self.writer.witness_of(index) else {
                 return Ok(());
             };
+            // A spare that has just become the witness got all of the pages.
             let repairs = self
                 .contents()
                 .repairs
                 .iter()
                 .filter_map(|repair| match *repair {
-                    Page::Witness(spare, page) | Page::FromWitness(spare, page)
-                        if spare == index =>
+                    Page::Witness(it) | Page::FromWitness(it, _)
+                        if (it.spare, it.on) == (index, witness) =>
                     {
-                        Some(page)
+                        Some(it.page)
                     }
                     _ => None,
                 });
@@ -400,19 +403,22 @@ impl<'a> Update<'a> {
         self.page(index, (index, place), subject)
     }
 
-    /// Makes a slot page from the witness page of it.
-    fn witnessed_page(&self, index: SpareIndex, number: PageNumber) -> Result<page::Page, Failure> {
-        let witness = self
-            .writer
-            .witness_of(index)
-            .ok_or_else(|| unreadable(index))?;
-        let place = self.writer.superblock(witness).layout.witness_page(number);
-        let subject = Subject::Witness(number);
-        let (mut page, sequence) = self.page(index, (witness, place), subject)?;
-        slot_page::set_alone(&mut page, false);
+    /// Makes a slot page from the witness page of it that counts, which was found with this number.
+    fn witnessed_page(
+        &self,
+        witness: WitnessPage,
+        number: Sequence,
+    ) -> Result<page::Page, Failure> {
+        let WitnessPage { spare, page, on } = witness;
+        let place = self.writer.superblock(on).layout.witness_page(page);
+        let (mut newest, sequence) = self.page(spare, (on, place), Subject::Witness(page))?;
+        if sequence != number || !slot_page::is_alone(&newest) {
+            return Err(unreadable(on));
+        }
+        slot_page::set_alone(&mut newest, false);
         self.writer
-            .seal(&mut page, index, Subject::Slots(number), sequence);
-        Ok(page)
+            .seal(&mut newest, spare, Subject::Slots(page), sequence);
+        Ok(newest)
     }
 
     /// Reads a page that describes a spare, at a place on the same spare or on another one.

@@ -46,9 +46,11 @@ impl Spare {
         Ok(Self { device, found })
     }
 
-    /// One copy of its superblock; [`None`] when it cannot be read.
+    /// One copy of its superblock; [`None`] when it cannot be read, or says something else than it did before.
     pub fn superblock_page(&self, end: End) -> Option<Page> {
-        read_superblock_page(&self.device, end)
+        let page = read_superblock_page(&self.device, end)?;
+        let superblock = Superblock::decode(&page, crc32c).ok()?;
+        (Some(&superblock) == self.superblock()).then_some(page)
     }
 
     /// What its superblock says, if there is a good one.

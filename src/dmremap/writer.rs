@@ -8,12 +8,14 @@ use crate::remap::geometry::Layout;
 use crate::remap::geometry::PageCount;
 use crate::remap::geometry::FIRST_MARK;
 use crate::remap::geometry::PAGE_BYTES;
+use crate::remap::health::Model;
 use crate::remap::page::seal;
 use crate::remap::page::Name;
 use crate::remap::page::Page;
 use crate::remap::page::Sequence;
 use crate::remap::page::Subject;
 use crate::remap::slot_page;
+use crate::remap::superblock;
 use crate::remap::superblock::Set;
 use crate::remap::superblock::State;
 use crate::remap::superblock::Superblock;
@@ -30,6 +32,8 @@ pub struct Writer<'a> {
     set: Set,
     /// The highest sequence number that a superblock of the set has, or that was tried.
     sequence: Option<Sequence>,
+    /// The health model of the set.
+    model: [u8; Model::BYTES],
     /// What each spare has, in their order.
     members: Vec<Member>,
 }
@@ -47,6 +51,7 @@ impl<'a> Writer<'a> {
             spares,
             set,
             sequence,
+            model: [0; Model::BYTES],
             members: Vec::new(),
         }
     }
@@ -79,6 +84,13 @@ impl<'a> Writer<'a> {
     /// Makes the next spare one that has this superblock, which is on `page`.
     pub fn add(&mut self, superblock: Superblock, page: Page) {
         self.members.push(Member { superblock, page });
+    }
+
+    /// Takes over the health model of the set.
+    pub fn find_model(&mut self) {
+        let members = self.members.iter();
+        let superblocks = members.map(|member| (&member.superblock, &member.page));
+        self.model = superblock::newest_model(superblocks).unwrap_or(self.model);
     }
 
     /// What a spare has.
@@ -158,6 +170,9 @@ impl<'a> Writer<'a> {
         let sequence = next_sequence(self.sequence)?;
         self.sequence = Some(sequence);
         let Member { superblock, page } = &mut self.members[index.get()];
+        if superblock.state == State::Ready {
+            superblock::set_model(page, self.model);
+        }
         change(superblock);
         superblock.set = self.set;
         superblock.sequence = sequence;

@@ -112,6 +112,19 @@ pub fn model(page: &Page) -> [u8; Model::BYTES] {
     take(page, HEALTH_AT)
 }
 
+/// The health model that the newest of some superblocks has which has one: that of a spare that has just become ready has none. One
+/// that is being initialised says nothing. [`None`] when none has one.
+pub fn newest_model<'a>(
+    superblocks: impl Iterator<Item = (&'a Superblock, &'a Page)>,
+) -> Option<[u8; Model::BYTES]> {
+    let ready = superblocks.filter(|(superblock, _)| superblock.state == State::Ready);
+    let models = ready.map(|(superblock, page)| (superblock.sequence, model(page)));
+    let known = models.filter(|(_, model)| *model != [0; Model::BYTES]);
+    known
+        .max_by_key(|(sequence, _)| *sequence)
+        .map(|(_, model)| model)
+}
+
 /// Changes the health model in a superblock, which must be encoded afterwards.
 pub fn set_model(page: &mut Page, model: [u8; Model::BYTES]) {
     put(page, HEALTH_AT, model);

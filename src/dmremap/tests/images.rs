@@ -9,6 +9,7 @@ use dm_remap_host::remap::geometry::EntryIndex;
 use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::PageNumber;
 use dm_remap_host::remap::geometry::PAGE_BYTES;
+use dm_remap_host::remap::health::Model;
 use dm_remap_host::remap::page::check;
 use dm_remap_host::remap::page::seal;
 use dm_remap_host::remap::page::Name;
@@ -18,6 +19,7 @@ use dm_remap_host::remap::page::Subject;
 use dm_remap_host::remap::records::Record;
 use dm_remap_host::remap::slot_page;
 use dm_remap_host::remap::slot_page::SlotEntry;
+use dm_remap_host::remap::superblock;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::units::Block;
@@ -164,11 +166,26 @@ impl Images {
 
     /// Changes both copies of a superblock, under the sequence number that is the next after all others.
     pub fn change_superblock(&self, spare: usize, change: impl FnOnce(&mut Superblock)) {
+        self.change_superblock_page(spare, change, |_| {});
+    }
+
+    /// Gives a spare another health model, in the same way.
+    pub fn change_model(&self, spare: usize, model: [u8; Model::BYTES]) {
+        self.change_superblock_page(spare, |_| {}, |page| superblock::set_model(page, model));
+    }
+
+    fn change_superblock_page(
+        &self,
+        spare: usize,
+        change: impl FnOnce(&mut Superblock),
+        change_page: impl FnOnce(&mut Page),
+    ) {
         let all = (0..self.paths.len()).map(|spare| self.superblock(spare).0.sequence);
         let highest = all.max().expect("there is a spare");
         let (mut superblock, mut page) = self.superblock(spare);
         change(&mut superblock);
         superblock.sequence = highest.next().expect("the numbers are small");
+        change_page(&mut page);
         superblock.encode(&mut page, crc32c);
         for end in [End::Front, End::Back] {
             self.write(spare, self.superblock_place(end), &page);
@@ -251,6 +268,30 @@ impl Images {
             self.seal(&mut page, spare, Subject::Witness(number), sequence);
             self.write(witness, place, &page);
         }
+    }
+
+    /// Leaves the witness page as the only one that has the newest state of a slot page: the second copy is older, and the first one
+    /// bad. Nothing happens when there is none, or no good copy.
+    pub fn leave_alone(&self, spare: usize, number: PageNumber, change: impl Fn(&mut Page)) {
+        let name = self.name(spare, Subject::Slots(number));
+        let copies = [End::Front, End::Back].map(|end| self.slot_page_place(spare, number, end));
+        let pages = copies.map(|place| self.read(spare, place));
+        let good = pages
+            .iter()
+            .filter_map(|page| Some((check(page, &name, crc32c).ok()?, page)));
+        let newest = good.max_by_key(|(sequence, _)| *sequence);
+        let (Some((sequence, page)), Some((witness, place))) =
+            (newest, self.witness_place(spare, number))
+        else {
+            return;
+        };
+        let mut page = *page;
+        change(&mut page);
+        slot_page::set_alone(&mut page, true);
+        let next = sequence.next().expect("the numbers are small");
+        self.seal(&mut page, spare, Subject::Witness(number), next);
+        self.write(witness, place, &page);
+        self.write(spare, copies[0], &[0xa5; PAGE_BYTES]);
     }
 
     /// The sequence number of a slot page.

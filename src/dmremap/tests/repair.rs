@@ -14,8 +14,12 @@ use dm_remap_host::remap::geometry::Layout;
 use dm_remap_host::remap::geometry::PageCount;
 use dm_remap_host::remap::geometry::SpareCount;
 use dm_remap_host::remap::geometry::PAGE_BYTES;
+use dm_remap_host::remap::health::Model;
+use dm_remap_host::remap::health::ServiceTime;
 use dm_remap_host::remap::page::Page;
+use dm_remap_host::remap::page::Sequence;
 use dm_remap_host::remap::page::Subject;
+use dm_remap_host::remap::superblock;
 use dm_remap_host::remap::superblock::State;
 use dm_remap_host::remap::superblock::Superblock;
 use dm_remap_host::remap::units::Sectors;
@@ -39,6 +43,8 @@ enum Damage {
     WitnessAhead(u32),
     /// A witness page has the sequence number of the slot page, and says something else.
     WitnessDiffers(u32),
+    /// Only the witness page has what the slot page should have.
+    Alone(u32),
     /// There is an older entry for a block of a spare.
     Outdated(u32),
     /// Slot pages are not ready.
@@ -52,7 +58,7 @@ impl Damage {
     fn rank(&self) -> u32 {
         match self {
             Self::Superblock(_) => 2,
-            Self::SlotPage(..) | Self::Witness(_) => 1,
+            Self::SlotPage(..) | Self::Witness(_) | Self::Alone(_) => 1,
             _ => 0,
         }
     }
@@ -97,6 +103,9 @@ impl Damage {
                     images.seal(&mut bytes, spare, Subject::Witness(page(number)), sequence);
                     images.write(witness, place, &bytes);
                 }
+            }
+            Self::Alone(number) => {
+                images.leave_alone(spare, page(number), |page| add(page, number));
             }
             Self::Outdated(slot) => {
                 images.occupy(spare, slot, &record(spare as u32 * 1000, 50 + slot));
@@ -180,6 +189,7 @@ fn each_of_many() -> Vec<Damage> {
             Damage::Witness(number),
             Damage::WitnessAhead(number),
             Damage::WitnessDiffers(number),
+            Damage::Alone(number),
         ]);
     }
     all
@@ -270,35 +280,34 @@ fn a_set_that_was_not_made_to_the_end_is_made() {
     assert_eq!(images.superblock(2).0.set.uuid, uuid);
 }
 
-/// A set of one spare to which another one is being added.
-fn adding() -> (Images, Superblock) {
-    let mut images = Images::with_blocks(1);
+/// A set of `count` spares to which another one is being added.
+fn adding(count: usize) -> (Images, Superblock) {
+    let mut images = Images::with_blocks(count);
     let path = images.paths[0].with_extension("added");
     let file = std::fs::File::create(&path).expect("there is room");
     file.set_len(SIZE).expect("there is room");
     images.paths.push(path);
-    let mut added = images.superblock(0).0;
-    let layout = Layout::plan_added(Sectors(SIZE / 512), &added.layout, &added.layout);
+    let first = images.superblock(0).0;
+    let mut added = images.superblock(count - 1).0;
+    let layout = Layout::plan_added(Sectors(SIZE / 512), &added.layout, &first.layout);
     added.layout = layout.expect("it is large enough");
-    added.spare = index(1);
+    added.spare = index(count);
     added.state = State::Initialising;
     added.slot_mark = PageCount::ZERO;
     added.witness_mark = PageCount::ZERO;
-    added.set.spares = SpareCount::new(2).expect("two are possible");
-    added.set.slots_of[1] = added.layout.slots();
-    added.sequence = added.sequence.next().expect("it is small");
+    added.set.spares = SpareCount::new(count + 1).expect("so many are possible");
+    added.set.slots_of[count] = added.layout.slots();
+    let skipped = first.sequence.max(added.sequence).before_adding();
+    let next = skipped.and_then(Sequence::next);
+    added.sequence = next.expect("it is small");
     (images, added)
 }
 
 #[test]
 fn a_spare_that_was_not_added_to_the_end_is_added() {
     for counted in [false, true] {
-        let (images, added) = adding();
-        let mut bytes = [0; PAGE_BYTES];
-        added.encode(&mut bytes, crc32c);
-        for end in [End::Front, End::Back] {
-            images.write(1, images.superblock_place(end), &bytes);
-        }
+        let (images, added) = adding(1);
+        write_superblock(&images, &added);
         if counted {
             images.change_superblock(0, |superblock| {
                 superblock.set = added.set;
@@ -307,6 +316,63 @@ fn a_spare_that_was_not_added_to_the_end_is_added() {
         }
         repairs(&images);
         assert_eq!(images.superblock(0).0.set.spares.get(), 2);
+    }
+}
+
+/// Gives a spare its first superblock.
+fn write_superblock(images: &Images, superblock: &Superblock) {
+    let mut bytes = [0; PAGE_BYTES];
+    superblock.encode(&mut bytes, crc32c);
+    for end in [End::Front, End::Back] {
+        images.write(superblock.spare.get(), images.superblock_place(end), &bytes);
+    }
+}
+
+/// The spare that is being added has witness pages, which are older than those that the set has gone on with.
+#[test]
+fn a_set_that_was_used_after_a_spare_was_not_added_is_as_it_was_used() {
+    for number in [1, 4] {
+        let (images, mut added) = adding(2);
+        added.witness_mark = images.superblock(1).0.slot_mark;
+        write_superblock(&images, &added);
+        for page in added.witness_mark.pages() {
+            let copy = images.slot_page_place(1, page, End::Front);
+            let mut bytes = images.read(1, copy);
+            let sequence = images.sequence(&bytes, 1, page);
+            images.seal(&mut bytes, 1, Subject::Witness(page), sequence);
+            let place = added.layout.witness_page(page);
+            images.write(2, place.expect("it has all of them"), &bytes);
+        }
+        for at in 20..23 {
+            let slot = (number - 1) * 168 + at;
+            images.occupy(1, slot, &record(15_000 + at, 150));
+        }
+        Damage::Alone(number).apply(&images, 1);
+        repairs(&images);
+        assert_eq!(images.superblock(1).0.set.spares.get(), 3);
+    }
+}
+
+/// What was learned last may be known to one spare only.
+#[test]
+fn the_health_model_is_the_newest_one() {
+    let model = |days: u64| {
+        let mut model = Model::new();
+        model.advance(ServiceTime(days * 86_400));
+        model.encode()
+    };
+    let images = Images::with_blocks(2);
+    for (spare, days) in [(1, 5), (0, 9)] {
+        images.change_model(spare, model(days));
+    }
+    let mut other = images.superblock(0).0.set;
+    other.options.automatic = !other.options.automatic;
+    // The second spare is behind.
+    images.change_superblock(0, |superblock| superblock.set = other);
+    repairs(&images);
+    for spare in 0..2 {
+        let (_, page) = images.superblock(spare);
+        assert!(superblock::model(&page) == model(9), "spare {spare}");
     }
 }
 
@@ -320,7 +386,7 @@ fn a_spare_that_was_almost_added_becomes_ready() {
 
 #[test]
 fn a_spare_is_not_added_by_repair() {
-    let (images, _) = adding();
+    let (images, _) = adding(1);
     refuses(&images, 8);
     let ended = images.run(&["check"]);
     assert_eq!(ended.status, 8);
