@@ -12,6 +12,7 @@
 mod bindings;
 mod block;
 mod dm;
+mod healable;
 mod health;
 mod latency;
 mod message;

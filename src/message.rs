@@ -25,6 +25,7 @@ use crate::remap::units::Sectors;
 use crate::scan;
 use crate::status;
 use crate::table::Table;
+use crate::target::Mode;
 use crate::target::Remap;
 use core::fmt::Write;
 use core::ops::RangeInclusive;
@@ -80,8 +81,7 @@ pub(crate) fn carry_out(this: &Live<Remap>, words: Words<'_>, reply: &mut Text<'
             status::reset_stats(this);
             Ok(())
         }
-        // Every change is durable before its message returns, so there is only to wait for what is under way.
-        Message::Sync => said(this, "sync", run(this, |_| Ok(()))),
+        Message::Sync => said(this, "sync", relocator::sync(this)),
         Message::Help => Ok(reply.write_str(HELP)?),
     }
 }
@@ -147,7 +147,10 @@ fn said<R>(this: &Live<Remap>, verb: &str, result: Result<R>) -> Result<R> {
             e if e == EROFS => "the table is read-only, or metadata cannot be written",
             e if e == EINTR => "it was interrupted; what was done stays done",
             e if e == ENOMEM => "there is not enough memory; what was done stays done",
-            _ => "of an I/O error; the other blocks of the range were dealt with",
+            _ if this.mode() == Mode::Failed => {
+                "metadata could not be written: the device has to be activated anew"
+            }
+            _ => "of an I/O error; what could be done was done",
         };
         pr_warn!("{}: {verb} failed because {why}\n", this.log_name());
     })
@@ -248,14 +251,9 @@ fn set(this: &Live<Remap>, setting: Setting) -> Result {
     said(
         this,
         "set",
-        run(this, |session| session.set_options(setting)),
+        relocator::run(this, For::Message, |session| session.set_options(setting)),
     )?;
     // The pass looks at its options when it does something.
     this.queue_background(Delta::from_millis(0));
     Ok(())
-}
-
-/// Runs a short operation of the relocator for the sender of a message.
-fn run(this: &Live<Remap>, f: impl FnOnce(&mut relocator::Session<'_>) -> Result) -> Result {
-    relocator::run(this, For::Message, f)
 }

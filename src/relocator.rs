@@ -80,6 +80,9 @@ const SECTION_TIME: Delta = Delta::from_millis(200);
 /// For how long no block is healed after one that stayed as it was: whoever reads it again and again would have that tried as often.
 const HEAL_PAUSE: Delta = Delta::from_millis(60_000);
 
+/// How soon a block is healed while somebody waits for the relocator.
+const HEAL_DELAY: Delta = Delta::from_millis(1000);
+
 /// What the relocator owns. The mutex around it is what "the one writer" means elsewhere.
 pub(crate) struct Relocator {
     /// Whether blocks may be moved: from `preresume` to `postsuspend`.
@@ -268,15 +271,10 @@ fn make_room(this: &Live<Remap>) -> Result {
 }
 
 /// Does what nobody waits for: asks how the device is, saves unreadable sectors of a block of which some could be read just
-/// now, gives the index more room, and writes down what the health model has learned.
-pub(crate) fn maintain(this: &Live<Remap>) {
+/// now, gives the index more room, and writes down what the health model has learned. Says when to come again, if something is left.
+pub(crate) fn maintain(this: &Live<Remap>) -> Option<Delta> {
     health::assess(this);
-    let healed = match this.take_block_to_heal() {
-        Some(block) if this.mode() == Mode::ReadWrite => {
-            run(this, For::Heal, |session| session.heal(block))
-        }
-        _ => Ok(()),
-    };
+    let healed = heal(this);
     let room = make_room(this);
     let kept = match this.mode() == Mode::ReadWrite && this.health.save_in().is_zero() {
         true => change_progress(this, |_| Ok(())),
@@ -289,6 +287,31 @@ pub(crate) fn maintain(this: &Live<Remap>) {
             crate::warn_ratelimited!("{name}: saving sectors or making room failed: {error:?}\n");
         }
     }
+    healed.ok().flatten()
+}
+
+/// Saves unreadable sectors of the blocks of which some could be read just now. Says when to go on with those that are left.
+fn heal(this: &Live<Remap>) -> Result<Option<Delta>> {
+    while this.mode() == Mode::ReadWrite {
+        let Some(block) = this.healable.take() else {
+            break;
+        };
+        match run(this, For::Heal, |session| session.heal(block)) {
+            Ok(None) => {}
+            Ok(again) => {
+                this.healable.note(block);
+                return Ok(again);
+            }
+            Err(error) => {
+                // It is due when the device is resumed.
+                if error == EBUSY {
+                    this.healable.note(block);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Waits for the relocator, which may have a block that a disk takes minutes to read.
@@ -457,6 +480,20 @@ pub(crate) fn change_progress(
         // Meanwhile the pass may have come further, but nobody else can have begun or ended one.
         this.change_progress(change)
     })
+}
+
+/// Waits for what is under way, and writes down how far the background pass has come and what the health model has learned: each
+/// relocation was made durable before anybody was told of it. While metadata cannot be written, what one copy has is stable.
+///
+/// # Errors
+///
+/// Those of [`run`], and when metadata cannot be written; `EIO` when nobody knows what the spares have.
+pub(crate) fn sync(this: &Live<Remap>) -> Result {
+    match this.mode() {
+        Mode::ReadWrite => change_progress(this, |_| Ok(())),
+        Mode::ReadOnly => run(this, For::Message, |_| Ok(())),
+        Mode::Failed => Err(EIO),
+    }
 }
 
 /// Runs one section after the other; each gives its own result, and the block at which the next one begins, or none at the
@@ -1191,11 +1228,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Saves the unreadable sectors of a block as far as they can be read at once, unless that was in vain for a block just now.
-    fn heal(&mut self, block: Block) -> Result {
-        let last = self.relocator.healed_in_vain;
-        if last.is_some_and(|last| last.elapsed() < HEAL_PAUSE) {
-            return Ok(());
+    /// Saves the unreadable sectors of a block as far as they can be read at once, or says when to try that: not soon after it was in
+    /// vain for a block, nor while somebody waits.
+    fn heal(&mut self, block: Block) -> Result<Option<Delta>> {
+        if let Some(last) = self.relocator.healed_in_vain {
+            let since = last.elapsed();
+            if since < HEAL_PAUSE {
+                return Ok(Some(HEAL_PAUSE - since));
+            }
+        }
+        if self.is_waited_for() {
+            return Ok(Some(HEAL_DELAY));
         }
         self.check_wanted()?;
         self.check_writable()?;
@@ -1203,19 +1246,20 @@ impl Session<'_> {
             .table
             .with_index(|index| index.find(&self.table.spares, block));
         if relocated.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let Some(job) = self.mark_to_add(block, None, Cause::Read)? else {
-            return Ok(());
+            return Ok(None);
         };
         let mut jobs = [job];
         let result = self.relocate(&mut jobs);
         let changed = jobs.iter().any(|job| !job.stays() && job.is_change());
-        // After a suspend that has ended it, it may do.
-        if !changed && result != Err(EBUSY) {
-            self.relocator.healed_in_vain = Some(Instant::now());
+        if changed || result == Err(EBUSY) {
+            return result.map(|()| None);
         }
-        result
+        self.relocator.healed_in_vain = Some(Instant::now());
+        // It may have given way.
+        result.map(|()| self.is_waited_for().then_some(HEAL_PAUSE))
     }
 }
 

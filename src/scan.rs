@@ -167,9 +167,11 @@ pub(crate) fn state(this: &Live<Remap>) -> &'static str {
     }
 }
 
-/// Does what is to be done now, and sees to it that what comes next is done in time.
-pub(crate) fn work(this: &Live<Remap>) {
+/// Does what is to be done now, and sees to it that what comes next is done in time: the background work `again`, too, if that is to
+/// come again.
+pub(crate) fn work(this: &Live<Remap>, again: Option<Delta>) {
     let mut delay = next(this).unwrap_or(health::HOUR);
+    delay = delay.min(again.unwrap_or(delay));
     if this.mode() == Mode::ReadWrite {
         delay = delay.min(this.health.save_in().max(WAIT));
     }

@@ -22,6 +22,7 @@ use crate::dm::target::StatusKind;
 use crate::dm::target::Target;
 use crate::dm::text::Text;
 use crate::dm::text::Words;
+use crate::healable::Healable;
 use crate::health;
 use crate::health::Health;
 use crate::latency::Latencies;
@@ -347,8 +348,8 @@ pub(crate) struct Remap {
     pub(crate) failed: DeferredStack,
     /// Numbers for `status`.
     pub(crate) counts: Counts,
-    /// A block with unreadable sectors of which some were read just now, plus one; 0 for none.
-    heal: AtomicU64,
+    /// Blocks with unreadable sectors of which some were read just now.
+    pub(crate) healable: Healable,
     /// Requests to blocks that are moving.
     #[pin]
     pub(crate) deferred: SpinLock<DeferredList>,
@@ -473,12 +474,6 @@ impl Remap {
     /// Counts that a block leaves a slot. For the relocator only, before requests go to its new place.
     pub(crate) fn count_departure(&self) {
         self.departures.fetch_add(1, Ordering::Release);
-    }
-
-    /// A block that has unreadable sectors of which some were read just now, once.
-    pub(crate) fn take_block_to_heal(&self) -> Option<Block> {
-        let stored = self.heal.swap(0, Ordering::Relaxed).checked_sub(1)?;
-        u32::try_from(stored).ok().map(Block)
     }
 
     /// Changes the options in force.
@@ -654,8 +649,8 @@ impl Live<Remap> {
         request.remap(device, sector, tag.into_word())
     }
 
-    /// Where the first piece of a request goes. It ends with the [`LOOKUP_BLOCKS`] that it lies in at the latest, when there
-    /// are relocated blocks about: a discard may be so long that to look at all of its blocks would take seconds.
+    /// Where the first piece of a request goes. That of one which is longer than [`LOOKUP_BLOCKS`] ends with those that it begins in at the
+    /// latest, when there are relocated blocks about: a discard may be so long that to look at all of its blocks would take seconds.
     fn first_piece(
         &self,
         table: &Table,
@@ -670,8 +665,10 @@ impl Live<Remap> {
             return Piece { place, len };
         }
         let most = table.block_size.sectors().0.wrapping_mul(LOOKUP_BLOCKS);
-        let left = most.wrapping_sub(start.0 & most.wrapping_sub(1));
-        let len = Sectors(len.0.min(left));
+        let len = match len.0 > most {
+            true => Sectors(most.wrapping_sub(start.0 & most.wrapping_sub(1))),
+            false => len,
+        };
         resolve(index, &table.spares, &table.spares, start, len, direction)
     }
 
@@ -796,7 +793,7 @@ impl Target for Remap {
             fullness: AtomicU8::new(Fullness::Room as u8),
             failed: DeferredStack::new(),
             counts: Counts::new(),
-            heal: AtomicU64::new(0),
+            healable: Healable::new(),
             deferred <- new_spinlock!(DeferredList::new(), "dm_remap_deferred"),
             options <- new_spinlock!(options, "dm_remap_options"),
             pace <- new_mutex!(Pace::new(), "dm_remap_pace"),
@@ -850,8 +847,8 @@ impl Target for Remap {
     fn background(this: &Live<Self>) {
         // A suspend waits for this.
         let _noio = noio::Scope::new();
-        relocator::maintain(this);
-        scan::work(this);
+        let again = relocator::maintain(this);
+        scan::work(this, again);
     }
 
     fn preresume(this: &Live<Self>) -> Result {
@@ -960,12 +957,16 @@ impl Live<Remap> {
                 .table()
                 .and_then(|table| table.block_size.block_of(tag.start()));
             if let Some(block) = block {
-                self.heal
-                    .store(u64::from(block.0).saturating_add(1), Ordering::Relaxed);
-                self.queue_background(Delta::from_millis(0));
+                self.note_healable(block);
             }
         }
         ended.finish()
+    }
+
+    /// Has the background work save what can be read of a block with unreadable sectors, of which some were read just now.
+    pub(crate) fn note_healable(&self, block: Block) {
+        self.healable.note(block);
+        self.queue_background(Delta::from_millis(0));
     }
 
     /// Whether something may be done about a request that has failed: its error may be one of the medium, its sectors are

@@ -331,7 +331,12 @@ impl Session<'_> {
                 }
                 Place::Dead { .. } => match self.transfer(&mut request, done, at, piece) {
                     Err(Trouble::Block(_)) => Err(Trouble::Fails(Status::MEDIUM)),
-                    other => other,
+                    other => {
+                        if let (Ok(()), Some(block)) = (&other, size.block_of(at)) {
+                            self.this.note_healable(block);
+                        }
+                        other
+                    }
                 },
                 Place::Lost => Err(Trouble::Fails(Status::MEDIUM)),
                 Place::Missing { .. } | Place::Moving => {

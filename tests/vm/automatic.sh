@@ -159,6 +159,29 @@ reads_again() {
 	check "for good" sectors holds "$dev" 48 4 old
 	check "what was written meanwhile is not replaced" sectors holds "$dev" 52 1 new
 	deactivate
+	many_read_again
+}
+
+# A zone of a disk can be read again, and is read in one go.
+many_read_again() {
+	local blocks=40
+	activate
+	sectors write "$dev" 0 512 old
+	# shellcheck disable=SC2046 # These are many words.
+	bad $(seq -f 'reads:%.0f:1' 130 8 $((130 + 8 * (blocks - 1))))
+	refused "a read of many blocks with a bad sector each is an error" \
+		dd if="$dev" of=/dev/null bs=$((blocks * 4096)) skip=$((128 * 512)) count=1 iflag=direct,skip_bytes status=none
+	equal "all of them are relocated without it" "used=$blocks unreadable=$blocks" "$(remap_values remap used unreadable)"
+	bad
+	check "they are read once main can" sectors holds "$dev" 128 $((blocks * 8)) old
+	check "and all of them saved then" within 60 nothing_unreadable
+	bad all:128:$((blocks * 8))
+	check "for good" sectors holds "$dev" 128 $((blocks * 8)) old
+	deactivate
+}
+
+nothing_unreadable() {
+	[[ $(remap_values remap unreadable) == unreadable=0 ]]
 }
 
 all_live() {
