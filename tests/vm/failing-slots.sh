@@ -386,6 +386,7 @@ in_doubt_and_gone() {
 	spare_fails "all:0:$data" "all:$((size - data)):$data"
 	refused "a block is not brought back when its page can be neither written nor read" remap remap remove "$block"
 	equal "that is in doubt" mode=fail "$(remap_values remap mode)"
+	refused "nor are metadata said to be on stable media" remap remap sync
 	dmsetup remove remap
 	dmsetup create remap --table "0 16384 remap /dev/mapper/main 2 - /dev/mapper/more"
 	check "without its spare the block is an error" sectors lost "$dev" "$block" 8

@@ -108,6 +108,8 @@ goes_on_where_it_was() {
 	remap remap scan start
 	refused "no pass can be started beside one" remap remap scan start
 	check "it moves" within 60 moves
+	check "its position is saved when that is asked for" remap remap sync
+	check "and no older one" test "$(saved /dev/spare)" -ge "$position"
 	dmsetup suspend remap
 	position=$(scan scan_pos)
 	equal "a suspend saves its position" "$position" "$(saved /dev/spare)"
