@@ -299,8 +299,8 @@ impl Bio {
     }
 }
 
-// These are macros with casts that bindgen cannot evaluate (`include/linux/blk_types.h`); the layout
-// check of the build compares them with the kernel's headers.
+// These are macros with casts that bindgen cannot evaluate (`include/linux/blk_types.h`); `bindings/layout.c` compares them with
+// the kernel's headers.
 
 /// `REQ_OP_MASK`: the part of `bi_opf` that is the operation.
 const OPERATION_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;

@@ -180,7 +180,8 @@ impl Setup<'_> {
     }
 }
 
-/// `BLK_OPEN_WRITE` of `include/linux/blkdev.h`, a macro with a cast that bindgen cannot evaluate.
+/// `BLK_OPEN_WRITE` of `include/linux/blkdev.h`, a macro with a cast that bindgen cannot evaluate; `bindings/layout.c` compares it
+/// with the kernel's headers.
 const BLK_OPEN_WRITE: bindings::blk_mode_t = 1 << 1;
 
 /// An instance of a target: one line of a table.
