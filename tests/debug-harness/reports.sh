@@ -1,6 +1,6 @@
 #!/bin/bash
 #
-# On the debug kernel no run passes in which a module misused memory.
+# On the debug kernel no run passes in which a module misused memory, locks, RCU or timers.
 
 # shellcheck source=lib-defects.sh
 . "$(dirname "$0")/../lib-defects.sh"
@@ -18,3 +18,15 @@ matches "it is shown" '!! .*BUG: KASAN: slab-use-after-free' "$errors"
 in_vm --debug-kernel 'insmod /dm-remap.ko leaked=1 && rmmod dm_remap_defects'
 equal "a leak fails the run, however small" 125 "$status"
 matches "it is shown whose it was" 'kmemleak: comm "insmod"' "$errors"
+
+# finds PARAMETER WHAT PATTERN: a run fails in which the module does this, and shows PATTERN.
+finds() {
+	in_vm --debug-kernel "insmod /dm-remap.ko $1=1 && rmmod dm_remap_defects"
+	equal "$2 fails the run" 125 "$status"
+	matches "it is shown" "!! .*$3" "$errors"
+}
+
+finds inverted "an order of locks that is not always the same" 'possible circular locking dependency'
+finds slept "sleep under a lock that spins" 'BUG: sleeping function called from invalid context'
+finds unread "sleep in an RCU read-side section" 'suspicious RCU usage'
+finds queued "to free what is queued" 'ODEBUG: free active'
