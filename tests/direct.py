@@ -31,6 +31,9 @@ class Device:
         """Returns when what was written is on stable media."""
         os.fsync(self.file)
 
+    def close(self):
+        os.close(self.file)
+
     def complete(self, length, part):
         if length != len(part):
             raise OSError(errno.EIO, 'only a part was transferred', self.path)

@@ -82,6 +82,9 @@ for ((turn = 1; turn <= 4 * effort; turn++)); do
 		comes_and_goes
 done
 
+check "it can be removed while it is at work, and what was acknowledged is there when it comes back" \
+	/tests/removals.py remap $((60 * effort)) "$more"
+
 mkfs.ext4 -q /dev/mapper/remap
 mount /dev/mapper/remap /mnt
 begin_churn remap /dev/main /dev/spare /dev/more --count 32768 --writers 0 --readers 0 \
