@@ -20,8 +20,8 @@ test: ## Run all tests, on the host and in the virtual machine
 test-all: ## Run everything that checks anything, for hours, and sum up
 	@tests/all
 
-test-hostile: ## Feed the module with metadata, table lines and messages that are wrong, by the thousand
-	@DM_REMAP_EFFORT=10 tests/run --filter '^vm/(damaged-metadata|hostile-input)$$'
+test-hostile: ## Feed the module with metadata, table lines and messages that are wrong, by the thousand; KERNEL=debug is another kernel
+	@DM_REMAP_EFFORT=10 tests/run $(if $(filter debug,$(KERNEL)),--debug-kernel) --filter '^vm/(damaged-metadata|hostile-input)$$'
 
 test-mutations: ## Break the module on purpose, in many ways, and see that the tests find each
 	@tests/mutate

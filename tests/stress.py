@@ -645,7 +645,8 @@ class Episode:
         """Prints all that is known of a failure."""
         text = str(failure)
         print(f'seed {self.seed} failed: {text}')
-        print(f'to play it again: make stress STRESS_TIME=1 SEED={self.seed}')
+        kernel = ' KERNEL=debug' if '-debug-' in os.uname().release else ''
+        print(f'to play it again: make stress STRESS_TIME=1 SEED={self.seed}{kernel}')
         if not isinstance(failure, Wrong):
             traceback.print_exception(failure)
         print(self)

@@ -6,6 +6,7 @@
 # The episodes begin with the same seed each time: the second argument, if there is one.
 # `make stress` plays others, for longer, and a single one again.
 #
+# ci: debug-kernel
 # races: possible
 
 # shellcheck source=lib.sh
