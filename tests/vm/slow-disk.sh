@@ -48,8 +48,32 @@ main() {
 	check "and what was beside them" sectors holds "$dev" 97 3 old
 	equal "two blocks were relocated" 'used=3 relocated_auto=2 unreadable=0' \
 		"$(remap_values remap used relocated_auto unreadable)"
+	a_suspend_is_given_up
 	dmsetup remove remap
 	dmsetup remove main
+}
+
+# Whoever suspends the device does not want to wait any more for a request that hangs.
+a_suspend_is_given_up() {
+	remap remap scan start
+	dmsetup suspend --noflush main
+	begin hanging sectors_alone write 0 8 newest
+	check "a request hangs" within 60 is_under_way
+	refused "a suspend that waits for it can be given up" timeout 3 dmsetup suspend remap
+	check "which leaves the request as it is" all_run hanging
+	dmsetup resume main
+	ends_well hanging "it ends when the disk answers"
+	check "blocks can be relocated then" remap remap add 800
+	check "and the background pass goes on" within 60 pass_has_ended
+	check "what was written is there" sectors holds "$dev" 0 8 newest
+}
+
+is_under_way() {
+	[[ $(under_way remap) -gt 0 ]]
+}
+
+pass_has_ended() {
+	[[ $(remap_status remap scan_passes) -ge 1 ]]
 }
 
 declare -A running
