@@ -204,6 +204,7 @@ pub(crate) fn run<R>(
         whom,
         main_answered: Cell::new(false),
         spares_answered: [const { Cell::new(None) }; MAX_SPARES],
+        gave_way: Cell::new(false),
     })
 }
 
@@ -274,44 +275,50 @@ fn make_room(this: &Live<Remap>) -> Result {
 /// now, gives the index more room, and writes down what the health model has learned. Says when to come again, if something is left.
 pub(crate) fn maintain(this: &Live<Remap>) -> Option<Delta> {
     health::assess(this);
-    let healed = heal(this);
     let room = make_room(this);
     let kept = match this.mode() == Mode::ReadWrite && this.health.save_in().is_zero() {
         true => change_progress(this, |_| Ok(())),
         false => Ok(()),
     };
-    // A suspended device has no request that waits, and sectors can be saved after the next read.
-    if let Err(error) = healed.and(room).and(kept) {
-        if error != EBUSY && error != EIO {
-            let name = this.log_name();
-            crate::warn_ratelimited!("{name}: saving sectors or making room failed: {error:?}\n");
-        }
-    }
-    healed.ok().flatten()
+    // A suspended device has no request that waits.
+    tell(this, "making room", room.and(kept));
+    heal(this)
 }
 
-/// Saves unreadable sectors of the blocks of which some could be read just now. Says when to go on with those that are left.
-fn heal(this: &Live<Remap>) -> Result<Option<Delta>> {
-    while this.mode() == Mode::ReadWrite {
-        let Some(block) = this.healable.take() else {
-            break;
-        };
-        match run(this, For::Heal, |session| session.heal(block)) {
-            Ok(None) => {}
-            Ok(again) => {
-                this.healable.note(block);
-                return Ok(again);
-            }
-            Err(error) => {
-                // It is due when the device is resumed.
-                if error == EBUSY {
-                    this.healable.note(block);
-                }
-                return Err(error);
-            }
+/// Says in the log what of the background work has failed, unless the device is suspended, or that was told of already.
+fn tell(this: &Live<Remap>, what: &str, result: Result) {
+    if let Err(error) = result {
+        if error != EBUSY && error != EIO {
+            let name = this.log_name();
+            crate::warn_ratelimited!("{name}: {what} failed: {error:?}\n");
         }
     }
-    Ok(None)
+}
+
+/// Saves unreadable sectors of a block of which some could be read just now. Says when to go on with the ones that are left: the
+/// background work has more to do than this, and must not keep the machine from hibernating.
+fn heal(this: &Live<Remap>) -> Option<Delta> {
+    if this.mode() != Mode::ReadWrite {
+        return None;
+    }
+    let block = this.healable.take()?;
+    let again = match run(this, For::Heal, |session| session.heal(block)) {
+        Ok(None) => Delta::from_millis(0),
+        Ok(Some(again)) => {
+            this.healable.note(block);
+            again
+        }
+        Err(error) if error == EBUSY => {
+            // It is due when the device is resumed.
+            this.healable.note(block);
+            return None;
+        }
+        Err(error) => {
+            tell(this, "saving sectors", Err(error));
+            HEAL_PAUSE
+        }
+    };
+    (!this.healable.is_empty()).then_some(again)
 }
 
 /// Waits for the relocator, which may have a block that a disk takes minutes to read.
@@ -553,6 +560,8 @@ pub(crate) struct Session<'a> {
     main_answered: Cell<bool>,
     /// Whether a spare has, when it was asked.
     spares_answered: [Cell<Option<bool>>; MAX_SPARES],
+    /// Whether a block was not read to the end because somebody waits.
+    gave_way: Cell<bool>,
 }
 
 impl Session<'_> {
@@ -945,6 +954,7 @@ impl Session<'_> {
                 for _ in 0..attempts {
                     self.check_wanted()?;
                     if heals && self.is_waited_for() {
+                        self.gave_way.set(true);
                         return Ok(found);
                     }
                     match self.read_once(device, start, at, count) {
@@ -1253,13 +1263,14 @@ impl Session<'_> {
         };
         let mut jobs = [job];
         let result = self.relocate(&mut jobs);
-        let changed = jobs.iter().any(|job| !job.stays() && job.is_change());
-        if changed || result == Err(EBUSY) {
-            return result.map(|()| None);
+        if self.gave_way.get() {
+            return result.map(|()| Some(HEAL_DELAY));
         }
-        self.relocator.healed_in_vain = Some(Instant::now());
-        // It may have given way.
-        result.map(|()| self.is_waited_for().then_some(HEAL_PAUSE))
+        let changed = jobs.iter().any(|job| !job.stays() && job.is_change());
+        if !changed && result != Err(EBUSY) {
+            self.relocator.healed_in_vain = Some(Instant::now());
+        }
+        result.map(|()| None)
     }
 }
 

@@ -114,6 +114,8 @@ def main():
     device.close()
     for turn in range(int(count)):
         load.turn(turn)
+    if sum(load.acknowledged) < int(count):
+        sys.exit('hardly anything was written')
     print(f'{count} times removed, {sum(load.acknowledged)} writes were there afterwards')
 
 

@@ -75,6 +75,10 @@ impl Repair {
         let survey = Survey::new(&spares, None, false);
         match survey.exit() {
             Exit::Clean if survey.contents.same_slots(&held) => Ok(exit),
+            Exit::Clean => Err(Failure {
+                exit: Exit::Damaged,
+                sentence: "other blocks are relocated than before the repair: a spare does not keep what it is given".into(),
+            }),
             worse => Err(Failure {
                 exit: worse.max(Exit::Damaged),
                 sentence: "what was written does not read back: see `dmremap check`".into(),
