@@ -45,8 +45,11 @@ impl<'a> Survey<'a> {
     pub fn new(spares: &'a Spares, main: Option<Sectors>, quiet: bool) -> Self {
         let assembly = spares.assemble(main);
         let set = spares.newest().map(|superblock| superblock.set);
-        let contents =
-            set.map_or_else(Contents::default, |set| Contents::read(spares, &set, quiet));
+        let contents = match (set, &assembly) {
+            // An activation makes the set anew, whatever is in the place of the slot pages.
+            (None, _) | (_, Ok(Assembly::New(_))) => Contents::default(),
+            (Some(set), _) => Contents::read(spares, &set, quiet),
+        };
         let mut survey = Self {
             spares,
             assembly,

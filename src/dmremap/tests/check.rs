@@ -166,6 +166,13 @@ fn a_set_that_was_not_made_to_the_end_is_mendable() {
     check(&images, 1, "not been added");
     images.change_superblock(0, |superblock| superblock.state = State::Initialising);
     check(&images, 1, "was not made to the end");
+    // It holds nothing, whatever is in the place of its slot pages, and whether or not they are said to be good.
+    for end in [End::Front, End::Back] {
+        let place = images.slot_page_place(0, page(1), end);
+        images.write(0, place, &[7; PAGE_BYTES]);
+    }
+    images.change_superblock(0, |superblock| superblock.slot_mark = PageCount(1));
+    check(&images, 1, "2 of 2 spares, 0 blocks relocated");
 }
 
 #[test]
