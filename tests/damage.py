@@ -724,6 +724,13 @@ def interrupted(scene):
                 damage += [(spare, scene.superblock(end), pages[end]) for end in (FRONT, BACK)]
             case(f'{scene.name}: a making interrupted after {"AB"[copies - 1]} of step 2 on spare {done} is finished',
                  finishes, scene, damage)
+    damage = []
+    for index, spare in enumerate(scene.spares):
+        page = changed(state('initialising', 1 + index, spare), (SUPERBLOCK['slot_mark'], scene.slot_pages))
+        damage += [(spare, scene.superblock(end), page) for end in (FRONT, BACK)]
+        damage += scene.both(spare, [scene.slots(1, end) for end in (FRONT, BACK)], (SLOTS['reserved behind the moves'], 1))
+    case(f'{scene.name}: a making that was interrupted is finished whatever is in the place of the slot pages',
+         finishes, scene, damage)
     spare = scene.spares[-1]
     case(f'{scene.name}: an initialising copy beside somebody\'s data is refused', scene.refused,
          [(spare, 0, state('initialising', 1, spare)), (spare, scene.superblock(BACK), stamps('data', 0, 8))],
