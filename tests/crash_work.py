@@ -33,6 +33,9 @@ IOCB = struct.Struct('=QIIHhIQQqQII')
 IO_EVENT = struct.Struct('=QQqq')
 PWRITE, RWF_DSYNC = 1, 2
 
+# Where null_blk is told which sectors fail; main is at the beginning of this disk.
+BADBLOCKS = '/sys/kernel/config/nullb/base/badblocks'
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -85,6 +88,8 @@ class Work:
         self.sectors = options.main
         self.block = options.block
         self.bad = options.bad
+        # Sectors that fail for a while only, until the work is done.
+        self.worn = range(0)
         self.versions = begun
         self.spares = spares
         self.mover = concurrent.futures.ThreadPoolExecutor(1)
@@ -179,7 +184,7 @@ class Work:
             self.versions[sector] += 1
         note = {'did': kind, 'first': first, 'count': count,
                 'versions': self.versions[first:first + count]}
-        if self.options.manual or not set(written) & set(self.bad):
+        if self.options.manual or not set(written) & {*self.bad, *self.worn}:
             self.do(note, lambda: self.send(note))
             return
         # Blocks move by themselves.
@@ -286,6 +291,33 @@ class Work:
         self.move('add', (near, self.block))
         self.join()
         self.flush()
+        if not self.options.manual:
+            self.wear()
+
+    def wear(self):
+        """Has a block of main fail, and writes it together with a part of the next one, which does not."""
+        first = self.on_main(2)
+        self.worn = range(first, first + self.block)
+        set_bad('+', self.worn)
+        try:
+            self.write((first, self.block + max(1, self.block // 2)), 'forced')
+        finally:
+            set_bad('-', self.worn)
+        if not relocated_in(self.mapped, first, 1, self.block):
+            raise Wrong(f'sector {first} has failed, but is not relocated')
+
+    def on_main(self, count):
+        """The first sector of so many blocks in a row that are on main, and can be read there."""
+        found = relocated_in(self.mapped, 0, self.sectors, self.block)
+        away = {*found, *(sector // self.block for sector in self.bad)}
+        return next(first for first in range(0, self.sectors, self.block)
+                    if not away & set(range(first // self.block, first // self.block + count)))
+
+
+def set_bad(sign, sectors):
+    """Has sectors of main fail from now on, or no longer."""
+    with open(BADBLOCKS, 'w', encoding='ascii') as bad:
+        bad.write(f'{sign}{sectors.start}-{sectors.stop - 1}')
 
 
 def number_at(device, sector):
