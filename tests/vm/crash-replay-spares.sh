@@ -8,5 +8,5 @@
 # shellcheck source=lib-crash.sh
 . /tests/lib-crash.sh
 
-replayed "with three spares" 98-105 --block 4 --steps 12 --tries 2 --spare 512 768 512 --grow
-replayed "with two spares" 40-45 --manual --block 2 --main 256 --spare 512 768 --steps 10 --tries 2
+replayed "with two spares and a third one" 98-105 --block 4 --steps 12 --tries 2 --spare 512 768 512 --grow
+replayed "with three spares" 40-45 --manual --block 2 --main 256 --spare 512 768 512 --steps 6 --tries 2
