@@ -11,6 +11,8 @@ from direct import SECTOR
 
 # How many requests there are at most, and how many sectors each has.
 DEPTH, LONGEST = 24, 128
+# A single one may have all of the memory.
+MOST = DEPTH * LONGEST
 CODES = {'read': 0, 'write': 1, 'flush': 2}
 FLAGS = {'FUA': 2, 'NOWAIT': 8}
 IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT = 206, 207, 208, 209
@@ -34,7 +36,7 @@ class Queue:
         self.file = os.open(path, os.O_RDWR | os.O_DIRECT)
         self.context = ctypes.c_ulong(0)
         system(IO_SETUP, DEPTH, ctypes.byref(self.context))
-        self.memory = mmap.mmap(-1, DEPTH * LONGEST * SECTOR)
+        self.memory = mmap.mmap(-1, MOST * SECTOR)
         self.view = memoryview(self.memory)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 

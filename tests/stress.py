@@ -34,7 +34,7 @@ import churn  # noqa: E402
 import direct  # noqa: E402
 import dm  # noqa: E402
 import places  # noqa: E402
-from aio import DEPTH, LONGEST, Queue  # noqa: E402
+from aio import DEPTH, LONGEST, MOST, Queue  # noqa: E402
 from stress_disks import MappedDisk, NullDisk, ScsiDisk, Wrong, run, within  # noqa: E402
 from stress_model import (FOREVER, LAST_OPERATIONS, NEVER, WRITES, Model, clear_of,  # noqa: E402
                           number_after, result_of)
@@ -67,17 +67,20 @@ class Worker:
         hot = [chance.randrange(self.model.sectors) for _ in range(4)]
         while not phase.is_over():
             step = own(chance)
-            if step.random() < 0.1:
+            turn = step.random()
+            if turn < 0.1:
                 self.change(step, hot)
                 phase.did(1)
+            elif turn < 0.12:
+                phase.did(self.batch(step, hot, MOST))
             else:
                 phase.did(self.batch(step, hot))
         self.queue.close()
 
-    def place(self, chance, hot):
+    def place(self, chance, hot, longest=None):
         """A range: mostly a short one, near others."""
         unit = self.episode.unit
-        longest = chance.choice([1, 1, 8, 8, 24, LONGEST])
+        longest = longest or chance.choice([1, 1, 8, 8, 24, LONGEST])
         count = chance.randint(1, max(1, longest // unit)) * unit
         first = chance.randrange(self.model.sectors)
         if chance.random() < 0.7:
@@ -99,13 +102,13 @@ class Worker:
             error = failure.errno
         self.model.end_write(operation, error)
 
-    def batch(self, chance, hot):
-        """Sends some requests at once."""
+    def batch(self, chance, hot, longest=None):
+        """Sends some requests at once, or a single one that has up to so many sectors."""
         model, operations, before = self.model, [], []
         kinds = ['read'] * 9 + ['read NOWAIT', 'write NOWAIT', 'flush'] + ['write'] * 9 + ['write FUA'] * 2
-        for slot in range(chance.choice([1, 2, 4, 8, DEPTH])):
+        for slot in range(1 if longest else chance.choice([1, 2, 4, 8, DEPTH])):
             what = chance.choice(kinds)
-            first, count = self.place(chance, hot) if what != 'flush' else (0, 0)
+            first, count = self.place(chance, hot, longest) if what != 'flush' else (0, 0)
             operation = model.begin(self.name, what, first, count)
             if what in WRITES:
                 self.queue.buffer(slot, count)[:] = b''.join(
