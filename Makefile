@@ -41,8 +41,8 @@ kcsan-kernel: ## Build the kernel of test-kcsan, and print where it is
 fuzz: ## Feed what reads metadata, table lines and messages with guided random input, for FUZZ_TIME=60 seconds
 	@scripts/fuzz --time $(or $(FUZZ_TIME),60)
 
-stress: ## Let everything happen at once, at random, for STRESS_TIME=300 seconds; SEED=n plays a failed episode again, KERNEL=debug is another kernel
-	@scripts/stress --time $(or $(STRESS_TIME),300) $(if $(SEED),--seed $(SEED)) $(if $(filter debug,$(KERNEL)),--debug-kernel)
+stress: ## Let everything happen at once, at random, for STRESS_TIME=300 seconds; SEED=n plays a failed episode again, KERNEL=debug or kcsan is another kernel
+	@scripts/stress --time $(or $(STRESS_TIME),300) $(if $(SEED),--seed $(SEED)) $(if $(KERNEL),--$(KERNEL)-kernel)
 
 bench: ## Measure the cost of a request by the instruction clock
 	@scripts/bench

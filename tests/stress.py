@@ -648,7 +648,7 @@ class Episode:
         """Prints all that is known of a failure."""
         text = str(failure)
         print(f'seed {self.seed} failed: {text}')
-        kernel = ' KERNEL=debug' if '-debug-' in os.uname().release else ''
+        kernel = next((f' KERNEL={name}' for name in ('debug', 'kcsan') if f'-{name}-' in os.uname().release), '')
         print(f'to play it again: make stress STRESS_TIME=1 SEED={self.seed}{kernel}')
         if not isinstance(failure, Wrong):
             traceback.print_exception(failure)
